@@ -1,0 +1,8 @@
+"""Gradients of deep random networks: exact simulation by compiled kernels, and what theory predicts."""
+
+from vgp_kernels.activations import ACTIVATIONS, Activation, activation
+from vgp_kernels.initialisers import INITIALISERS, Initialiser
+from vgp_kernels.network import Network
+from vgp_kernels.propagate import GradientFlow, propagate
+
+__all__ = ["ACTIVATIONS", "INITIALISERS", "Activation", "GradientFlow", "Initialiser", "Network", "activation", "propagate"]

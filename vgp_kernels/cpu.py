@@ -1,0 +1,248 @@
+"""The CPU target: blocks of networks side by side, one per vector lane, and blocks on threads.
+
+Every network adds up its units in one fixed order, so neither the number of threads nor the split into blocks changes a
+bit. Units are summed in float32 over CHUNK pairs and the chunks in float64; what happens once per layer is float64.
+"""
+
+import functools
+import hashlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+from vgp_kernels.activations import activation
+from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, fma, log64, power_of_two
+from vgp_kernels.network import Network
+from vgp_kernels.randomness import BIASES, WEIGHTS, normal_pair, u32, words
+from vgp_kernels.recursion import (
+    EP, ER, HH, HU, PP, PR, RR, SUMS, UU, add_unit, back_through_gaussian, back_through_orthogonal, preactivation_variance,
+    squared_delta,
+)  # fmt: skip
+
+VECTOR = 16  # float32 lanes of the widest registers
+MOST_LANES = 4 * VECTOR  # enough independent work to hide the latency of the arithmetic
+DEEP = 16_384  # from here on blocks are one vector wide, so that the sums of all layers fit in memory
+CHUNK = 64  # unit pairs
+LN2 = math.log(2.0)
+
+# Numba's cache looks at a function's own file only. Each compiled function closes over this digest of all files of the
+# package, which is part of its key in the cache.
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+
+@intrinsic
+def prefer_wide_vectors(typing_context):
+    """LLVM uses half of AVX-512's width unless told otherwise; elsewhere this changes nothing."""
+
+    def generate(context, builder, signature, arguments):
+        # llvmlite's own `add` knows no attributes with a value; the set it derives from takes any
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+LAYER = types.void(
+    types.int64, types.float32[::1], types.float32[::1], types.uint32, types.uint32, types.uint32, types.uint32,
+    types.float32[:, ::1], types.float64[:, ::1],
+)  # fmt: skip
+
+BLOCK = types.void(
+    types.FunctionType(LAYER), types.int64, types.int64, types.int64, types.float64, types.float64, types.float64,
+    types.float64, types.boolean, types.boolean, types.boolean, types.uint32, types.uint32, types.uint32, types.int64,
+    types.float64[:, ::1], types.float64[:, ::1], types.float64[:, ::1],
+)  # fmt: skip
+
+
+@functools.cache
+def layer_function(name: str, separate_bias: bool, sources: str = SOURCES):
+    """The kernel that draws one layer of a block of networks and adds up its units."""
+
+    @njit(LAYER, cache=True, nogil=True, **STRICT)
+    def sum_layer(width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
+        prefer_wide_vectors()
+        sources  # noqa: B018  # in the cache's key
+        lanes = scale.size
+        pairs = (width + 1) // 2
+        sums[:] = 0.0
+        for start in range(0, pairs, CHUNK):
+            partial[:] = ZERO
+            for pair in range(start, min(start + CHUNK, pairs)):
+                present = ONE if 2 * pair + 1 < width else ZERO
+                for t in range(lanes):
+                    trial = u32(first_trial + u32(t))
+                    w0, w1, w2, w3 = words(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
+                    e0, u0 = normal_pair(w0, w1)
+                    e1, u1 = normal_pair(w2, w3)
+                    z0, z1 = scale[t] * e0, scale[t] * e1
+                    if separate_bias:
+                        b0, b1, _, _ = words(u32(pair), trial, layer, BIASES, seed_low, seed_high)
+                        bias0, bias1 = normal_pair(b0, b1)
+                        z0, z1 = fma(bias_scale[t], bias0, z0), fma(bias_scale[t], bias1, z1)
+                    hh, pp, pr, rr, hu, ep, er, uu = add_unit(
+                        name, e0, u0, z0, ONE,
+                        partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t],
+                        partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t],
+                    )  # fmt: skip
+                    hh, pp, pr, rr, hu, ep, er, uu = add_unit(name, e1, u1, z1, present, hh, pp, pr, rr, hu, ep, er, uu)
+                    partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t] = hh, pp, pr, rr
+                    partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t] = hu, ep, er, uu
+            for row in range(SUMS):
+                for t in range(lanes):
+                    sums[row, t] += partial[row, t]
+
+    return sum_layer
+
+
+@functools.cache
+def block_function(sources: str = SOURCES):
+    """The kernel that takes a block of networks, one per lane, forward and back."""
+
+    @njit(BLOCK, cache=True, nogil=True, **STRICT)
+    def run_block(
+        sum_layer, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
+        orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
+    ):  # fmt: skip
+        prefer_wide_vectors()
+        sources  # noqa: B018  # in the cache's key
+        sums = np.empty((depth + 1, SUMS, lanes))  # of the layers; the input is layer 0
+        norms = np.empty((depth + 1, lanes))  # |e| of Haar weights
+        scales = np.empty((depth + 1, lanes))  # s of z = se, in units of 2^k
+        shares = np.empty((depth + 1, lanes))
+        exponents = np.zeros((depth + 1, lanes), np.int64)  # k
+        scale, bias_scale = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
+        partial = np.empty((SUMS, lanes), np.float32)
+        norm_of_delta, log_scale = np.empty(lanes), np.zeros(lanes)
+        tau, a = np.empty(lanes), np.zeros(lanes)
+
+        sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums[0])
+        for layer in range(1, depth + 1):
+            fan_in = input_width if layer == 1 else width
+            variance = first_weight_variance if layer == 1 else weight_variance
+            below, above = exponents[layer - 1], exponents[layer]
+            for t in range(lanes):
+                square, shares[layer, t], above[t] = preactivation_variance(
+                    sums[layer - 1, HH, t], fan_in, variance, bias_variance, below[t], shrinks, grows
+                )
+                scales[layer, t] = math.sqrt(square)
+            if orthogonal:
+                sum_squares(width, seed_low, seed_high, first_trial, u32(layer), partial[0], norms[layer])
+                for t in range(lanes):
+                    unit = power_of_two(-above[t])
+                    signal = math.sqrt(variance * sums[layer - 1, HH, t]) * power_of_two(below[t] - above[t])
+                    norms[layer, t] = math.sqrt(norms[layer, t])
+                    scales[layer, t] = signal / norms[layer, t]
+                    bias_scale[t] = f32(math.sqrt(bias_variance) * unit)
+            for t in range(lanes):
+                scale[t] = f32(scales[layer, t])
+            sum_layer(width, scale, bias_scale, seed_low, seed_high, first_trial, u32(layer), partial, sums[layer])
+
+        for layer in range(depth + 1):
+            units = input_width if layer == 0 else width
+            for t in range(lanes):
+                log_signal[layer, t] = 0.5 * log64(sums[layer, HH, t] / units) + LN2 * exponents[layer, t]
+
+        # g of norm 1 in a random direction
+        for t in range(lanes):
+            tau[t] = 1.0 / math.sqrt(sums[depth, UU, t])
+            log_gradient[depth, t] = 0.0
+        for layer in range(depth, 0, -1):
+            fan_in = input_width if layer == 1 else width
+            variance = first_weight_variance if layer == 1 else weight_variance
+            weight_scale, gain = math.sqrt(variance / fan_in), math.sqrt(variance)
+            here, under = sums[layer], sums[layer - 1]
+            for t in range(lanes):
+                square = squared_delta(tau[t], a[t], here[PP, t], here[PR, t], here[RR, t])
+                # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
+                log_scale[t] += 0.5 * log64(square)
+                log_weight_gradient[layer - 1, t] = (
+                    log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * exponents[layer - 1, t]
+                )
+                norm_of_delta[t] = math.sqrt(square)
+            for t in range(lanes):
+                inverse = 1.0 / norm_of_delta[t] if norm_of_delta[t] > 0.0 else 0.0
+                e_delta = (tau[t] * here[EP, t] + a[t] * here[ER, t]) * inverse
+                if orthogonal:
+                    tau[t], a[t], square = back_through_orthogonal(
+                        e_delta / norms[layer, t], gain, under[HH, t], under[HU, t], under[UU, t], fan_in
+                    )
+                else:
+                    share = shares[layer, t]
+                    r_delta = share * scales[layer, t] * e_delta
+                    if bias_variance > 0.0:
+                        word0, word1, _, _ = words(u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high)
+                        noise, _ = normal_pair(word0, word1)
+                        r_delta += math.sqrt(share * (1.0 - share)) * scales[layer, t] * noise
+                    r_delta *= power_of_two(exponents[layer, t] - exponents[layer - 1, t])
+                    tau[t], a[t], square = back_through_gaussian(
+                        r_delta, weight_scale, under[HH, t], under[HU, t], under[UU, t], fan_in
+                    )
+                log_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(square)
+
+    return run_block
+
+
+@njit(**STRICT)
+def sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums):
+    """The sums of layer 0, a constant vector: the direction of the input does not matter."""
+    pairs = (input_width + 1) // 2
+    for t in range(sums.shape[1]):
+        along, square = 0.0, 0.0
+        for pair in range(pairs):
+            w0, w1, w2, w3 = words(u32(pair), u32(first_trial + u32(t)), u32(0), WEIGHTS, seed_low, seed_high)
+            _, u0 = normal_pair(w0, w1)
+            _, u1 = normal_pair(w2, w3)
+            u1 = u1 if 2 * pair + 1 < input_width else ZERO
+            along += f64(u0) + f64(u1)
+            square += f64(u0) * f64(u0) + f64(u1) * f64(u1)
+        sums[:, t] = 0.0
+        sums[HH, t], sums[HU, t], sums[UU, t] = input_width * input_rms * input_rms, input_rms * along, square
+
+
+@njit(**STRICT)
+def sum_squares(width, seed_low, seed_high, first_trial, layer, partial, totals):
+    """Σe² of a layer: the length of the vector whose direction Haar weights give to z."""
+    pairs = (width + 1) // 2
+    totals[:] = 0.0
+    for start in range(0, pairs, CHUNK):
+        partial[:] = ZERO
+        for pair in range(start, min(start + CHUNK, pairs)):
+            present = ONE if 2 * pair + 1 < width else ZERO
+            for t in range(totals.size):
+                w0, w1, w2, w3 = words(u32(pair), u32(first_trial + u32(t)), layer, WEIGHTS, seed_low, seed_high)
+                e0, _ = normal_pair(w0, w1)
+                e1, _ = normal_pair(w2, w3)
+                e1 *= present
+                partial[t] = fma(e1, e1, fma(e0, e0, partial[t]))
+        for t in range(totals.size):
+            totals[t] += partial[t]
+
+
+def run(network: Network, trials: int, seed: int, threads: int, outputs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Fill the outputs: ln RMS h, ln |∂E/∂h| and ln |∂E/∂W|, each (trials, layers)."""
+    phi = activation(network.activation)
+    orthogonal = network.law == "orthogonal"
+    sum_layer = layer_function(network.activation, orthogonal and network.bias_variance > 0)
+    run_block = block_function()
+    most = VECTOR if network.depth > DEEP else MOST_LANES
+    lanes = min(most, VECTOR * math.ceil(trials / (threads * VECTOR)))
+    seed_low, seed_high = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
+
+    def run_from(first: int) -> None:
+        results = [np.empty((output.shape[1], lanes)) for output in outputs]
+        run_block(
+            sum_layer, network.depth, network.width, network.fan_in, network.weight_variance,
+            network.first_weight_variance, network.bias_variance, network.input_rms, orthogonal,
+            phi.vanishes_at_zero, not phi.is_bounded, seed_low, seed_high, u32(first), lanes, *results,
+        )  # fmt: skip
+        for output, result in zip(outputs, results, strict=True):
+            output[first : first + lanes] = result.T[: trials - first]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(run_from, range(0, trials, lanes)):
+            pass

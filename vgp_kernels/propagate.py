@@ -1,0 +1,70 @@
+"""Run random networks forward and back, and keep the norms of signals and gradients."""
+
+import os
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+from vgp_kernels import cpu
+from vgp_kernels.network import Network
+
+TARGETS = ("cpu",)
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFlow:
+    """What `propagate` measured, layer by layer, in natural logarithms; -inf where a norm is exactly 0."""
+
+    network: Network
+    seed: int
+    log_signal: np.ndarray
+    """(trials, depth + 1): ln of the root mean square of h_l, l = 0 … depth; h_0 is the input."""
+    log_gradient: np.ndarray
+    """(trials, depth + 1): ln |∂E/∂h_l|, l = 0 … depth, with |∂E/∂h_depth| = 1."""
+    log_weight_gradient: np.ndarray
+    """(trials, depth): ln |∂E/∂W_l| (Frobenius norm), l = 1 … depth."""
+
+    @property
+    def trials(self) -> int:
+        """The number of independent networks."""
+        return len(self.log_signal)
+
+
+def propagate(
+    network: Network, trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+) -> GradientFlow:
+    """Draw `trials` independent networks and return the norms of their signals and gradients at every layer.
+
+    The loss gradient ∂E/∂h_depth is a random direction of norm 1, so the results say by which factor a gradient shrinks
+    or grows on its way down. The joint law of all norms is exact for Gaussian and for Haar-distributed orthogonal
+    weights, at every width and depth, in O(width · depth) per network. Values of φ and φ′ are float32; slopes below its
+    range count as 0.
+
+    The bits depend on network and seed only: not on `threads` (all cores unless given), and the first ten of a thousand
+    trials are those of a run with ten.
+
+    Raises TypeError for a value of the wrong type and ValueError for one that is out of range or unknown.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a Network, not {network!r}; for example Network(50, 256, 'tanh', 'xavier')")
+    trials = checked_integer("trials", trials, 1, 2**31)
+    seed = checked_integer("seed", seed, 0, 2**64 - 1)
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = checked_integer("threads", threads, 1, 1024)
+    if not isinstance(target, str) or target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+    layers = network.depth + 1
+    outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, network.depth))
+    cpu.run(network, trials, seed, threads, outputs)
+    return GradientFlow(network, seed, *outputs)
+
+
+def checked_integer(name: str, value: object, smallest: int, largest: int) -> int:
+    """The value as an int; TypeError or ValueError if it is no whole number in the range."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if not smallest <= value <= largest:
+        raise ValueError(f"{name} must be from {smallest} to {largest}, not {value!r}")
+    return int(value)

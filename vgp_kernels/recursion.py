@@ -1,0 +1,92 @@
+"""One layer of one network, forward and back: the scalar algorithm, the same on every target.
+
+A Gaussian or Haar matrix that is used once forward and once backward need not exist. Given h = h_{l-1} and the
+pre-activations z_l = r + b with r = W h, only the part of W along h is known, so that
+
+    Wᵀδ = h (r·δ)/|h|² + (I - hhᵀ/|h|²) u',    u' ~ N(0, (σ_w²/n)|δ|² I)
+
+has the exact joint law of all activations and gradients. The gradient that reaches a layer is thus g = τu + ah with
+scalars τ and a, and all about it follows from eight sums over the layer's units: unit i draws e, u ~ N(0, 1) and has
+z = se, h = φ(z), d = φ′(z), p = du, r = dh. Haar weights differ in two points: z is a fixed length times the direction of
+e, and u' has a fixed length.
+
+The numbers of a layer are multiples of 2^k, where k is the layer's binary exponent: near 0, or far away, where φ is
+linear on either side to the last bit of float32, a signal can shrink or grow without end.
+"""
+
+import math
+
+from numba import njit
+
+from vgp_kernels.activations import value_and_slope
+from vgp_kernels.arithmetic import STRICT, binary_exponent, fma, power_of_two
+
+# The sums over the units of a layer, by their rows
+HH, PP, PR, RR, HU, EP, ER, UU = range(8)
+SUMS = 8
+
+# Between these powers of two, s² is left alone: z² and its sums are then normal float32, and φ is linear outside.
+SMALLEST, LARGEST = -56, 56
+
+
+@njit(inline="always", **STRICT)
+def add_unit(name, e, u, z, present, hh, pp, pr, rr, hu, ep, er, uu):
+    """The eight sums with one more unit; `present` is 1, or 0 for a unit that does not exist."""
+    h, d = value_and_slope(name, z)
+    h, d, u = present * h, present * d, present * u
+    p, r = d * u, d * h
+    return (
+        fma(h, h, hh), fma(p, p, pp), fma(p, r, pr), fma(r, r, rr),
+        fma(h, u, hu), fma(e, p, ep), fma(e, r, er), fma(u, u, uu),
+    )  # fmt: skip
+
+
+@njit(inline="always", **STRICT)
+def preactivation_variance(hh, fan_in, weight_variance, bias_variance, k, shrinks, grows):
+    """(s², share, k): s² = σ_w²|h|²/n + σ_b² in units of 4^k, the share of it that is not bias, and the new exponent k.
+
+    `shrinks` and `grows` say whether the activation allows its exponent to move near 0 and far away.
+    """
+    from_weights = weight_variance * hh / fan_in
+    variance = from_weights + bias_variance * power_of_two(-2 * k)
+    share = from_weights / variance if variance > 0.0 else 1.0
+    exponent = binary_exponent(variance)
+    shift = 0
+    if shrinks and variance > 0.0:
+        shift = min(exponent - SMALLEST, 0) // 2
+    if grows:
+        shift += max(exponent - LARGEST, 0) // 2
+    return variance * power_of_two(-2 * shift), share, k + shift
+
+
+@njit(inline="always", **STRICT)
+def squared_delta(tau, a, pp, pr, rr):
+    """|δ|² for δ = φ′(z) ⊙ (τu + ah)."""
+    return max(tau * tau * pp + 2.0 * tau * a * pr + a * a * rr, 0.0)
+
+
+@njit(inline="always", **STRICT)
+def across(hh, hu, uu, fan_in):
+    """|u - h(h·u)/|h|²|²: what of u is not along h."""
+    if fan_in == 1:
+        return 0.0 if hh > 0.0 else uu
+    return max(uu - hu * hu / hh, 0.0) if hh > 0.0 else uu
+
+
+@njit(inline="always", **STRICT)
+def back_through_gaussian(r_delta, weight_scale, hh, hu, uu, fan_in):
+    """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `r_delta` is (W h)·δ, `weight_scale` is σ_w/√n."""
+    along = r_delta / hh if hh > 0.0 else 0.0
+    a = along - weight_scale * hu / hh if hh > 0.0 else 0.0
+    return weight_scale, a, along * along * hh + weight_scale * weight_scale * across(hh, hu, uu, fan_in)
+
+
+@njit(inline="always", **STRICT)
+def back_through_orthogonal(y_delta, gain, hh, hu, uu, fan_in):
+    """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `y_delta` is (W h)·δ/|W h|, `gain` is σ_w."""
+    if hh == 0.0:
+        return gain / math.sqrt(uu), 0.0, gain * gain
+    u_across = across(hh, hu, uu, fan_in)
+    delta_across = max(1.0 - y_delta * y_delta, 0.0)
+    tau = gain * math.sqrt(delta_across / u_across) if u_across > 0.0 else 0.0
+    return tau, gain * y_delta / math.sqrt(hh) - tau * hu / hh, gain * gain
