@@ -16,7 +16,7 @@ from numba.extending import overload
 from scipy import special
 
 from vgp_kernels.arithmetic import (
-    HALF, ONE, STRICT, TWO, ZERO, erf_and_erfc, exp_and_expm1, exp_of_minus_square, f32, log1p,
+    HALF, ONE, STRICT, TWO, ZERO, erf_and_erfc, exp_and_expm1, exp_of_minus_square, f32, log1p, quotient,
 )  # fmt: skip
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -60,7 +60,8 @@ def sigmoid_kernel(z):
     # e = e^-|z|: σ = 1/(1+e) or e/(1+e), σ′ = e/(1+e)²
     e, _ = exp_and_expm1(-abs(z))
     r = ONE / (ONE + e)
-    return (r if z >= ZERO else e * r), e * r * r
+    smaller = quotient(e, ONE + e, r)
+    return (r if z >= ZERO else smaller), smaller * r
 
 
 @njit(inline="always", **STRICT)
@@ -68,7 +69,7 @@ def centred_sigmoid_kernel(z):
     # σ - ½ = ½ tanh(z/2)
     e, expm1 = exp_and_expm1(-abs(z))
     r = ONE / (ONE + e)
-    half = -expm1 * (HALF * r)
+    half = HALF * quotient(-expm1, ONE + e, r)
     return (half if z >= ZERO else -half), e * r * r
 
 
@@ -77,7 +78,7 @@ def tanh_kernel(z):
     # e = e^-2|z|: tanh|z| = (1-e)/(1+e), tanh′ = 4e/(1+e)²
     e, expm1 = exp_and_expm1(f32(-2.0) * abs(z))
     r = ONE / (ONE + e)
-    tanh = -expm1 * r
+    tanh = quotient(-expm1, ONE + e, r)
     return (tanh if z >= ZERO else -tanh), f32(4.0) * e * r * r
 
 

@@ -120,6 +120,13 @@ def exp_and_expm1(x):
 
 
 @njit(inline="always", **STRICT)
+def quotient(x, divisor, reciprocal):
+    """x/divisor, given the rounded reciprocal of the divisor: a division for the price of three multiplications."""
+    estimate = x * reciprocal
+    return fma(fma(-divisor, estimate, x), reciprocal, estimate)
+
+
+@njit(inline="always", **STRICT)
 def log(x):
     """ln x for normal x > 0."""
     shifted = np.uint32(bits_from_float(x) - SQRT_HALF_BITS)
