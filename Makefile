@@ -1,0 +1,37 @@
+# `make help` lists what can be made. Needs Python ≥ 3.11.5 with pip, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+INDEX := https://pypi.org/simple
+export UV_PYTHON_DOWNLOADS := never
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help serve test site results check lock
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
+
+serve: .venv/ready  ## set up, then show the site at http://127.0.0.1:8000/
+	$(BIN)/mkdocs serve
+
+test: .venv/ready  ## set up, then run the tests
+	$(BIN)/python -m pytest
+
+site: .venv/ready  ## build the site into site/
+	$(BIN)/mkdocs build --strict
+
+results: .venv/ready  ## compute stale results, draw figures and tables
+	$(BIN)/python scripts/build.py
+
+check: .venv/ready  ## compute all results again and compare them with the committed ones
+	$(BIN)/python scripts/build.py --check
+
+lock: .venv/ready  ## resolve the requirements again
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-config --default-index $(INDEX) \
+	  --group dev pyproject.toml --output-file requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch .venv/ready

@@ -1,0 +1,144 @@
+"""Compute the results of the site and draw its figures and tables.
+
+    python scripts/build.py                    compute what is stale, draw what is outdated
+    python scripts/build.py --only NAME        only this experiment (may be repeated)
+    python scripts/build.py --list             what there is, and in which state
+    python scripts/build.py --draw             draw again from the saved results, compute nothing
+    python scripts/build.py --force            compute again, stale or not
+    python scripts/build.py --check            compute again in memory and compare with what is committed
+
+Files are replaced whole or not at all: an experiment that fails, or an interruption, leaves the last good ones.
+Exit code: 0 all is well; 1 an experiment, a claim or a check failed; 2 wrong usage.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+
+import experiment
+import ledger
+from tqdm import tqdm
+
+
+class Failed(Exception):
+    """Something that the reader of the message can mend without a traceback."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parse(arguments)
+    if options.list:
+        print_list(options.only)
+        return 0
+    action = check if options.check else draw if options.draw else force if options.force else update
+    begin = time.perf_counter()
+    bar = tqdm(options.only, unit="experiment", leave=False, disable=None)  # None: no bar where there is no terminal
+    failures = [name for name in bar if not attempt(action, name)]
+    if not options.check and not attempt(lambda _: write_ledger(), "claims"):
+        failures.append("claims")
+    verdict = f"failed: {', '.join(failures)}" if failures else "all is well"
+    print(f"{len(options.only)} experiments in {time.perf_counter() - begin:.1f} s: {verdict}")
+    return 1 if failures else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="an experiment; may be repeated")
+    mode = parser.add_mutually_exclusive_group()
+    for option in ("list", "draw", "force", "check"):
+        mode.add_argument(f"--{option}", action="store_true")
+    options = parser.parse_args(arguments)
+    known = experiment.names()
+    if unknown := [name for name in options.only if name not in known]:
+        parser.error(f"unknown experiment {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+    options.only = list(dict.fromkeys(options.only)) or known
+    return options
+
+
+def attempt(action, name: str) -> bool:
+    """Do it and say how it went and how long it took; one failure does not stop the others."""
+    begin = time.perf_counter()
+    try:
+        outcome, details = action(name), ""
+    except Failed as failure:
+        outcome, details = "FAILED", str(failure)
+    except Exception:
+        outcome, details = "FAILED", traceback.format_exc()
+    tqdm.write(f"{name:24} {outcome:22} {time.perf_counter() - begin:6.1f} s")
+    if details:
+        tqdm.write(details, file=sys.stderr)
+    return not details
+
+
+def print_list(names: list[str]) -> None:
+    """Name, state of the result, state of the drawings, and what is measured."""
+    for name in names:
+        drawn = "drawn" if experiment.is_drawn(name) else "to draw"
+        print(f"{name:24} {experiment.state(name):8} {drawn:8} {experiment.about(name)}")
+
+
+def update(name: str) -> str:
+    """Compute if the sources have changed, draw if the drawings are older than what they are made from."""
+    if experiment.state(name) != "fresh":
+        return force(name)
+    return "up to date" if experiment.is_drawn(name) else draw(name)
+
+
+def force(name: str) -> str:
+    """Compute and draw, then write: if either fails, nothing has been touched."""
+    document = experiment.compute(name)
+    drawings = experiment.draw(name, document)
+    experiment.write(experiment.folder(name) / "result.json", experiment.to_json(document) + "\n")
+    write_drawings(name, drawings)
+    return "computed, drawn"
+
+
+def draw(name: str) -> str:
+    """Draw from the saved result."""
+    write_drawings(name, experiment.draw(name, experiment.saved(name)))
+    return "drawn"
+
+
+def write_drawings(name: str, drawings: dict[str, str]) -> None:
+    for file, text in drawings.items():
+        experiment.write(experiment.folder(name) / file, text)
+
+
+def check(name: str) -> str:
+    """Compute again and compare with the committed result, field by field; writes nothing."""
+    committed, computed = experiment.saved(name), experiment.compute(name)
+    tolerance = {"result": experiment.load(name).TOLERANCE}
+    found = [
+        line
+        for field in ("parameters", "sources", "result")
+        for line in experiment.differences(committed[field], computed[field], tolerance.get(field), f"{name}: {field}")
+    ]
+    if found:
+        raise Failed("\n".join(found[:20] + [f"{name}: and {len(found) - 20} more"] * (len(found) > 20)))
+    return "as committed"
+
+
+def write_ledger() -> str:
+    """Write the table of claims, once every experiment has a result."""
+    if missing := [name for name in experiment.names() if experiment.state(name) == "missing"]:
+        return f"waits for {', '.join(missing)}"
+    rows = ledger.rows()
+    for file, text in ledger.files(rows).items():
+        experiment.write(experiment.RESULTS / file, text)
+    if broken := [row["key"] for row in rows if row["holds"] is False]:
+        raise Failed(f"claims that their results no longer bear out: {', '.join(broken)}")
+    return "written"
+
+
+def draw_missing() -> None:
+    """Draw what is missing or older than its result; computes nothing. For the start of the site."""
+    outdated = [name for name in experiment.names() if not experiment.is_drawn(name)]
+    for name in outdated:
+        draw(name)
+    if outdated or not (experiment.RESULTS / "claims.md").exists():
+        write_ledger()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

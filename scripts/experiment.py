@@ -1,0 +1,305 @@
+"""What an experiment is: a module `experiments/NAME.py`, found by its folder, with these names.
+
+    PARAMETERS         instance of a frozen dataclass: every number that was chosen, the seed among them
+    TOLERANCE          None: the result is the same to the last bit everywhere; or how far another machine may be off
+    compute(p)         -> the result: a dict of plain lists, numbers and strings
+    figure(result)     -> a Matplotlib figure             (figure.svg)
+    caption(result)    -> what is seen, in Markdown       (figure.md, with alt and the downloads)
+    alt(result)        -> the finding, for who cannot see the figure
+    table(result)      -> rows of strings, the header first  (table.md)
+    data(result)       -> rows, the header first             (data.csv)
+    numbers(result)    -> the numbers that pages may quote, by name
+    CLAIMS             list of Claim
+
+Only `compute` calls the kernels; the others read the result, so figures are redrawn without computing anything again.
+"""
+
+import ast
+import csv
+import functools
+import hashlib
+import importlib
+import io
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import style
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = ROOT / "scripts" / "experiments"
+KERNELS = ROOT / "vgp_kernels"
+RESULTS = ROOT / "docs" / "results"
+
+REQUIRED = "PARAMETERS TOLERANCE compute figure caption alt table data numbers CLAIMS".split()
+DRAWN = ("figure.svg", "figure.md", "table.md", "data.csv")
+VERDICTS = ("holds", "holds with a condition", "false as stated", "not yet measured")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the site, what it answers, and whether the result bears it out."""
+
+    key: str  # the sentence's name in addresses: claim-KEY
+    sentence: str  # verbatim on the page
+    source: str  # "note 3.2", a sentence of ledger.NOTE, or the paper that is tested
+    predicted: Callable[[dict], str]
+    measured: Callable[[dict], str]
+    verdict: str  # on the source, one of VERDICTS
+    holds: Callable[[dict], bool]
+    page: str  # from docs/: "learn/why-a-product.md"
+
+    def __post_init__(self):
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"claim {self.key!r}: unknown verdict {self.verdict!r}; known: {', '.join(VERDICTS)}")
+
+
+def names() -> list[str]:
+    """Every experiment there is."""
+    return sorted(path.stem for path in EXPERIMENTS.glob("[!_]*.py"))
+
+
+def load(name: str) -> ModuleType:
+    """The experiment's module, with all the names an experiment needs."""
+    module = importlib.import_module(f"experiments.{name}")
+    if missing := [required for required in REQUIRED if not hasattr(module, required)]:
+        raise AttributeError(f"{EXPERIMENTS / name}.py lacks {', '.join(missing)}")
+    return module
+
+
+def about(name: str) -> str:
+    """What is measured, in the first line of the experiment."""
+    return (ast.get_docstring(ast.parse((EXPERIMENTS / f"{name}.py").read_text())) or "").partition("\n")[0]
+
+
+# What a result depends on
+
+
+def normal_form(node) -> object:
+    """A syntax tree as nested lists, without positions, docstrings and comments, and the same on every Python.
+
+    `ast.dump` will not do: which empty fields it prints differs between Python 3.11, 3.12 and 3.13.
+    """
+    if isinstance(node, ast.AST):
+        fields = dict(ast.iter_fields(node))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            fields["body"] = node.body[1:]
+        return [type(node).__name__, *([field, normal_form(v)] for field, v in fields.items() if v not in (None, []))]
+    return [normal_form(item) for item in node] if isinstance(node, list) else repr(node)
+
+
+def bound_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement at the top of a module gives a value to."""
+    match statement:
+        case ast.FunctionDef() | ast.ClassDef():
+            return {statement.name}
+        case ast.Import() | ast.ImportFrom():
+            return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
+        case ast.Assign() | ast.AnnAssign():
+            names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+            return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+        case _:
+            return set()
+
+
+def needed_for(wanted: set[str], name: str) -> list[ast.stmt]:
+    """The statements of experiment `name`, and of experiments it imports from, on which the wanted names depend."""
+    body = ast.parse((EXPERIMENTS / f"{name}.py").read_text()).body[1:]
+    while True:
+        kept = [statement for statement in body if not bound_names(statement) or bound_names(statement) & wanted]
+        used = {node.id for statement in kept for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        if used <= wanted:
+            break
+        wanted = wanted | used
+    for statement in list(kept):
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("experiments."):
+            kept += needed_for({alias.name for alias in statement.names}, statement.module.removeprefix("experiments."))
+    return kept
+
+
+def sources(name: str) -> str:
+    """Hash of the code a result depends on: what `compute` and PARAMETERS reach in the experiment, and all the kernels.
+
+    It is taken of the syntax, so that neither a comment nor the wording of a caption makes a result stale.
+    """
+    digest = hashlib.sha256(repr([normal_form(s) for s in needed_for({"compute", "PARAMETERS"}, name)]).encode())
+    digest.update(kernel_sources().encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def kernel_sources() -> str:
+    paths = sorted(KERNELS.rglob("*.py"))
+    return repr([(path.relative_to(KERNELS).as_posix(), normal_form(ast.parse(path.read_text()))) for path in paths])
+
+
+# Computing, saving, reading
+
+
+def compute(name: str) -> dict:
+    """What result.json is to hold, computed now. `made_with` is for the record: nothing is compared with it."""
+    module = load(name)
+    tolerance = {} if module.TOLERANCE is None else {"tolerance": module.TOLERANCE}
+    document = {
+        "experiment": name,
+        "about": about(name),
+        "parameters": asdict(module.PARAMETERS),
+        **tolerance,
+        "made_with": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **{package: version(package) for package in ("numpy", "numba")},
+        },
+        "sources": sources(name),
+        "result": module.compute(module.PARAMETERS),
+    }
+    return json.loads(to_json(document))  # what is drawn now is what will be read tomorrow
+
+
+def to_json(value, indent: str = "") -> str:
+    """JSON with one line for each list of plain values: short, readable and good to diff. NaN and infinities raise."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        items = [f"{json.dumps(str(key), ensure_ascii=False)}: {to_json(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner + item for item in items) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, dict | list | tuple) for item in value):
+        return "[\n" + ",\n".join(inner + to_json(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def significant(value, digits: int):
+    """The number, or each number of nested lists and arrays, rounded to so many significant digits, as plain floats."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [significant(item, digits) for item in value]
+    return float(f"{value:.{digits - 1}e}")
+
+
+def folder(name: str) -> Path:
+    """Where everything made for an experiment lies."""
+    return RESULTS / name
+
+
+def saved(name: str) -> dict:
+    """The saved result.json: parameters, made_with, sources, result."""
+    path = folder(name) / "result.json"
+    if not path.exists():
+        raise FileNotFoundError(f"no result for {name!r}: run `python scripts/build.py --only {name}`")
+    return json.loads(path.read_text())
+
+
+def result(name: str) -> dict:
+    """The saved result, as figure, table, numbers and claims read it."""
+    return saved(name)["result"]
+
+
+def state(name: str) -> str:
+    """Is the saved result "fresh", "stale" (its sources have changed) or "missing"?"""
+    if not (folder(name) / "result.json").exists():
+        return "missing"
+    return "fresh" if saved(name)["sources"] == sources(name) else "stale"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file at once or not at all: who reads it meanwhile, or after a crash, finds the old one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# Drawing
+
+
+def is_drawn(name: str) -> bool:
+    """Are figure and tables there, and newer than the result and the code that draws them?"""
+    made = [folder(name) / file for file in DRAWN]
+    made_from = [folder(name) / "result.json", EXPERIMENTS / f"{name}.py", Path(__file__), Path(style.__file__)]
+    if not all(path.exists() for path in made):
+        return False
+    return min(path.stat().st_mtime for path in made) >= max(path.stat().st_mtime for path in made_from)
+
+
+def draw(name: str, document: dict) -> dict[str, str]:
+    """Everything that is drawn from a result, as text by file name. Writes nothing."""
+    module, result = load(name), document["result"]
+    figure = module.figure(result)
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS pixels, so that no text jumps
+    address = f"/results/{name}"
+    downloads = f"[Data (CSV)]({address}/data.csv) · [Result (JSON)]({address}/result.json)"
+    caption = (
+        f'<figure markdown="span">\n'
+        f"![{module.alt(result)}]({address}/figure.svg){{ width={width} height={height} }}\n"
+        f'<figcaption markdown="span">{module.caption(result)}\n'
+        f'<span class="downloads">{downloads} · `python scripts/build.py --only {name}`</span></figcaption>\n'
+        f"</figure>\n"
+    )
+    return {
+        "figure.svg": style.svg(figure),
+        "figure.md": caption,
+        "table.md": markdown_table(module.table(result)),
+        "data.csv": to_csv(module.data(result)),
+    }
+
+
+def markdown_table(rows: list[list[str]], align: str = "left right") -> str:
+    """A Markdown table; the first row is the header. `align`: left or right for each column, the last for the rest."""
+    rules = [{"left": ":---", "right": "---:"}[side] for side in align.split()]
+    rules += rules[-1:] * (len(rows[0]) - len(rules))
+    return "".join("| " + " | ".join(map(cell_text, row)) + " |\n" for row in [rows[0], rules, *rows[1:]])
+
+
+def cell_text(cell: str) -> str:
+    """The cell with its vertical bars written so that they do not end it: as TeX in formulas, as entities elsewhere."""
+    in_formulas = re.sub(r"\$[^$]*\$", lambda math: math[0].replace(r"\|", r"\Vert ").replace("|", r"\vert "), cell)
+    return in_formulas.replace("|", "&#124;")
+
+
+def to_csv(rows: list[list]) -> str:
+    """Comma-separated values, floats to their last digit."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+# Checking
+
+
+def differences(committed, computed, tolerance=None, path: str = "result") -> Iterator[str]:
+    """Where a computed value is not the committed one, each with the path of the field.
+
+    Without tolerance, equal means the same JSON text. A tolerance is a number (relative), a pair (relative, absolute)
+    or a dict from field to one of them; fields it does not name are compared exactly.
+    """
+    if isinstance(committed, dict) and isinstance(computed, dict):
+        for key in committed | computed:
+            if key not in committed or key not in computed:
+                yield f"{path}.{key} is only in the {'committed' if key in committed else 'computed'} file"
+            else:
+                inner = tolerance.get(key) if isinstance(tolerance, dict) else tolerance
+                yield from differences(committed[key], computed[key], inner, f"{path}.{key}")
+    elif isinstance(committed, list) and isinstance(computed, list):
+        if len(committed) != len(computed):
+            yield f"{path} has {len(committed)} entries in the committed file and {len(computed)} in the computed one"
+        for index, pair in enumerate(zip(committed, computed, strict=False)):
+            yield from differences(*pair, tolerance, f"{path}[{index}]")
+    elif not same(committed, computed, tolerance):
+        yield f"{path}: committed {committed!r}, computed {computed!r}"
+
+
+def same(committed, computed, tolerance) -> bool:
+    if tolerance is None or not all(type(value) in (int, float) for value in (committed, computed)):
+        return json.dumps(committed) == json.dumps(computed)
+    relative, absolute = tolerance if isinstance(tolerance, list | tuple) else (tolerance, 0.0)
+    return math.isclose(committed, computed, rel_tol=relative, abs_tol=absolute)

@@ -1,0 +1,104 @@
+"""The claim ledger: every sentence of the note the site starts from, and what came of it when it was measured."""
+
+import json
+
+import experiment
+
+SECTIONS = {
+    "1": "What it is",
+    "2": "Why it happens",
+    "3": "The formula",
+    "4": "What follows",
+    "5": "Saturation",
+    "6": "The solutions",
+    "7": "The conclusion",
+}
+NOTE = {
+    "1.1": "Gradients become extremely small as they go back through many layers.",
+    "1.2": "Learning of the early layers is then very slow, or stalls.",
+    "1.3": "It is worse with sigmoid and tanh.",
+    "2.1": "By the chain rule, ∂E/∂w = ∂E/∂y_L · ∂y_L/∂y_{L−1} ⋯ ∂y_1/∂w: one factor per layer.",
+    "2.2": "For sigmoid and tanh each factor is less than 1.",
+    "2.3": "Many small factors multiply, and the product vanishes.",
+    "3.1": "σ(x) = 1/(1+e⁻ˣ) has σ′ = σ(1−σ) ≤ 0.25.",
+    "3.2": "In n layers the gradient shrinks like (0.25)ⁿ → 0: it vanishes exponentially.",
+    "4.1": "Early layers stop updating.",
+    "4.2": "Complex features are not captured.",
+    "4.3": "Training is slow or does not converge.",
+    "5.1": "The sigmoid saturates near 0 or 1 for large |x|, where its derivative is almost zero.",
+    "6.1": "ReLU: its gradient is 1 for x > 0.",
+    "6.2": "Leaky ReLU and ELU: a small gradient remains for x < 0.",
+    "6.3": "Batch normalisation keeps the gradients stable.",
+    "6.4": "Residual connections let the gradient pass by.",
+    "6.5": "Xavier and He initialisation keep the layers out of saturation.",
+    "7.1": "Vanishing gradients are a major challenge for networks with sigmoid and tanh.",
+    "7.2": "ReLU, residual networks and batch normalisation mitigate it.",
+}
+FIELDS = "key source source_sentence sentence predicted measured verdict holds page experiment".split()
+SYMBOLS = {"holds": "✓", "holds with a condition": "◐", "false as stated": "✗", "not yet measured": "○"}
+
+
+def rows() -> list[dict]:
+    """One row for each claim, and one for each sentence of the note that no claim answers; papers come last."""
+    found: dict[str, list[dict]] = {f"note {number}": [] for number in NOTE}
+    for name in experiment.names():
+        result = experiment.result(name)
+        for claim in experiment.load(name).CLAIMS:
+            if claim.source.startswith("note ") and claim.source not in found:
+                raise ValueError(f"claim {claim.key!r}: unknown source {claim.source!r}; known: note {', '.join(NOTE)}")
+            row = {
+                "key": claim.key,
+                "source": claim.source,
+                "source_sentence": NOTE.get(claim.source.removeprefix("note "), ""),
+                "sentence": claim.sentence,
+                "predicted": claim.predicted(result),
+                "measured": claim.measured(result),
+                "verdict": claim.verdict,
+                "holds": bool(claim.holds(result)),
+                "page": claim.page,
+                "experiment": name,
+            }
+            found.setdefault(claim.source, []).append(row)
+    keys = [row["key"] for group in found.values() for row in group]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"two claims have the same key: {', '.join(twice)}")
+    return [row for source, group in found.items() for row in group or [unmeasured(source)]]
+
+
+def unmeasured(source: str) -> dict:
+    """The row of a sentence of the note that no experiment has measured yet."""
+    sentence = NOTE[source.removeprefix("note ")]
+    stated = {"source": source, "source_sentence": sentence, "verdict": "not yet measured", "holds": None}
+    return dict.fromkeys(FIELDS, "") | stated
+
+
+def files(rows: list[dict]) -> dict[str, str]:
+    """The ledger for the page, for a spreadsheet and for a program, by file name."""
+    table = [FIELDS, *([row[field] for field in FIELDS] for row in rows)]
+    return {
+        "claims.md": markdown(rows),
+        "claims.csv": experiment.to_csv(table),
+        "claims.json": json.dumps(rows, indent=1, ensure_ascii=False) + "\n",
+    }
+
+
+def markdown(rows: list[dict]) -> str:
+    """A section with a table for each part of the note, and one for what papers and textbooks say."""
+    parts = [(f"note {number}.", f"{number}. {title}") for number, title in SECTIONS.items()]
+    text = ""
+    for start, title in [*parts, ("", "Papers and textbooks")]:
+        own = [row for row in rows if row["source"].startswith(start or "note ") == bool(start)]
+        if own:
+            lines = [["Stated", "Found here", "Predicted", "Measured", "Verdict"], *map(cells, own)]
+            text += f"## {title}\n\n{experiment.markdown_table(lines, align='left')}\n"
+    return text
+
+
+def cells(row: dict) -> list[str]:
+    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
+    if not row["key"]:
+        return [row["source_sentence"], "—", "—", "—", verdict]
+    anchor = f'<a id="claim-{row["key"]}"></a>'
+    links = f"[page](/{row['page']}) · [result](/results/{row['experiment']}/result.json)"
+    stated = row["source_sentence"] or row["source"]
+    return [anchor + stated, f"{row['sentence']}<br>{links}", row["predicted"], row["measured"], verdict]

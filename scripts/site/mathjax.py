@@ -1,0 +1,99 @@
+"""TeX to HTML when the site is built: MathJax in V8, so that a reader's browser runs no script for it.
+
+MathJax's own files come with the wheel django-static-mathjax or sphinx-mathjax-offline; V8 is the wheel mini-racer.
+"""
+
+import html
+import json
+import re
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from py_mini_racer import MiniRacer
+
+FORMULA = re.compile(
+    r'<(?P<tag>span|div) class="arithmatex">\s*(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<display>.*?)\\\])\s*</(?P=tag)>', re.DOTALL
+)
+BOOT = r"""
+globalThis.global = globalThis;
+globalThis.messages = [];
+const note = (...words) => messages.push(words.join(' '));
+globalThis.console = {log: note, warn: note, error: note};
+globalThis.setTimeout = (f) => { Promise.resolve().then(f); return 0; };
+globalThis.MathJax = {
+  loader: {
+    paths: {mathjax: '/mathjax'},
+    load: ['core', 'adaptors/liteDOM', 'input/tex-full', 'output/chtml', 'output/chtml/fonts/tex', 'a11y/assistive-mml'],
+    require: (file) => { (0, eval)(sources[file]); return {}; },
+  },
+  tex: {formatError: (jax, error) => { throw error; }, packages: {'[-]': ['noerrors', 'noundefined']}},
+  chtml: {fontURL: 'mathjax', adaptiveCSS: true, matchFontHeight: false},
+  startup: {typeset: false},
+};
+(0, eval)(sources['/mathjax/startup.js']); 0
+"""
+
+
+class TexError(Exception):
+    """A formula that MathJax cannot typeset."""
+
+
+class Typesetter:
+    """MathJax, started once; it remembers each formula, and which glyphs the site uses."""
+
+    def __init__(self):
+        self.files = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / "static" / "mathjax"
+        self.known: dict[tuple[str, bool], str] = {}
+        self.engine = MiniRacer()
+        sources = {f"/mathjax/{file.relative_to(self.files).as_posix()}": file.read_text() for file in self.files.rglob("*.js")}
+        self.engine.eval(f"globalThis.sources = {json.dumps(sources)}; 0")
+        self.engine.eval(BOOT)
+        self._wait("typeof MathJax.tex2chtmlPromise == 'function' || null")
+
+    def _wait(self, expression: str):
+        """The expression's value, once it is no longer null."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if (value := self.engine.eval(expression)) is not None:
+                return value
+            time.sleep(0.002)
+        raise TimeoutError(f"MathJax does not answer: {self.engine.eval('messages.join(`; `)')}")
+
+    def formula(self, tex: str, display: bool) -> str:
+        """One formula as HTML, with MathML for screen readers."""
+        if (tex, display) not in self.known:
+            self.engine.eval(
+                "globalThis.answer = null;"
+                f"MathJax.tex2chtmlPromise({json.dumps(tex)}, {{display: {json.dumps(display)}}})"
+                ".then(node => { answer = 'ok' + MathJax.startup.adaptor.outerHTML(node); })"
+                ".catch(error => { answer = 'no' + error.message; }); 0"
+            )
+            answer = str(self._wait("answer"))
+            if answer.startswith("no"):
+                raise TexError(f"{answer[2:]} in the formula {tex.strip()}")
+            self.known[tex, display] = answer[2:]
+        return self.known[tex, display]
+
+    def page(self, content: str, name: str) -> str:
+        """The page's HTML with every formula typeset; TexError names the page and the formula."""
+
+        def replace(match):
+            inline, display = match["inline"], match["display"]
+            try:
+                return self.formula(html.unescape(display if inline is None else inline), inline is None)
+            except TexError as error:
+                raise TexError(f"{name}: {error}") from None
+
+        return FORMULA.sub(replace, content)
+
+    def write_assets(self, folder: Path) -> None:
+        """The stylesheet for the glyphs in use, and the fonts it names."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = str(self.engine.eval("MathJax.startup.adaptor.textContent(MathJax.startup.output.styleSheet(MathJax.startup.document))"))
+        (folder / "mathjax.css").write_text(sheet + "\nmjx-container{overflow:auto hidden;max-width:100%}\n")
+        for font in set(re.findall(r'url\("?mathjax/([^")]+)', sheet)):
+            target = folder / "mathjax" / font
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(self.files / "output/chtml/fonts/woff-v2" / font, target)

@@ -1,0 +1,56 @@
+"""The project's own files: lock, workflow, style, types."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+    ],
+    ids=" ".join,
+)
+def test_style_and_types(command):
+    done = run(sys.executable, "-m", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_workflow_passes_actionlint():
+    done = run(str(Path(sys.executable).with_name("actionlint")), "-color", *map(str, (ROOT / ".github").rglob("*.yml")))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_lock_has_a_hash_for_each_requirement_and_no_address():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    requirements = [part for part in re.split(r"\n(?=\S)", text) if part.strip() and not part.startswith("#")]
+    assert len(requirements) > 50
+    assert [part for part in requirements if "==" not in part or "--hash=sha256:" not in part] == []
+
+
+def test_every_file_the_readme_names_exists():
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"^    ([a-z_]+/[\w./]*)", text, re.M)
+    named += re.findall(r"`((?:vgp_kernels|scripts|docs|tests)/[\w./]*)`", text)
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_no_generated_figure_or_vendored_library_is_committed():
+    files = run("git", "ls-files").stdout.split()
+    if not files:
+        pytest.skip("not a git checkout: what is committed cannot be listed")
+    assert [name for name in files if re.search(r"(figure\.svg|\.woff2?|\.min\.js|MathJax)", name)] == []
