@@ -60,7 +60,9 @@ FLOAT32 = [
 ]
 
 
-@pytest.mark.parametrize("kernel, exact, interval, measured", [row[1:] for row in FLOAT32], ids=[row[0] for row in FLOAT32])
+@pytest.mark.parametrize(
+    "kernel, exact, interval, measured", [row[1:] for row in FLOAT32], ids=[row[0] for row in FLOAT32]
+)
 def test_float32_function_is_within_two_ulp_and_within_its_measured_maximum(kernel, exact, interval, measured):
     points = float32_range(*interval)
     results = array_form(kernel, len(exact))(points)

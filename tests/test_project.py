@@ -29,7 +29,9 @@ def test_style_and_types(command):
 
 
 def test_workflow_passes_actionlint():
-    done = run(str(Path(sys.executable).with_name("actionlint")), "-color", *map(str, (ROOT / ".github").rglob("*.yml")))
+    done = run(
+        str(Path(sys.executable).with_name("actionlint")), "-color", *map(str, (ROOT / ".github").rglob("*.yml"))
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -11,7 +11,12 @@ from vgp_kernels import randomness
 from vgp_kernels.arithmetic import STRICT
 
 ZEROS, ONES = [0] * 4, [0xFFFFFFFF] * 4
-PI_COUNTER = [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]  # the digits of π, as in the paper's file of known answers
+PI_COUNTER = [
+    0x243F6A88,
+    0x85A308D3,
+    0x13198A2E,
+    0x03707344,
+]  # the digits of π, as in the paper's file of known answers
 PI_KEY = [0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89]
 KNOWN = [  # Random123's kat_vectors, threefry4x32 with 20 rounds
     (ZEROS, ZEROS, [0x9C6CA96A, 0xE17EAE66, 0xFC10ECD4, 0x5256A7D8]),
@@ -32,7 +37,12 @@ def normals(first_pair, pairs, trial, layer, purpose, seed_low):
     result = np.empty((4, pairs), np.float32)
     for i in range(pairs):
         w0, w1, w2, w3 = randomness.words(
-            np.uint32(first_pair + i), np.uint32(trial), np.uint32(layer), np.uint32(purpose), np.uint32(seed_low), np.uint32(0)
+            np.uint32(first_pair + i),
+            np.uint32(trial),
+            np.uint32(layer),
+            np.uint32(purpose),
+            np.uint32(seed_low),
+            np.uint32(0),
         )
         result[0, i], result[1, i] = randomness.normal_pair(w0, w1)
         result[2, i], result[3, i] = randomness.normal_pair(w2, w3)

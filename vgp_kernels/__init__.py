@@ -2,7 +2,28 @@
 
 from vgp_kernels.activations import ACTIVATIONS, Activation, activation
 from vgp_kernels.initialisers import INITIALISERS, Initialiser
+from vgp_kernels.mean_field import (
+    MeanField,
+    critical_point,
+    critical_weight_variance,
+    mean_field,
+    variance_preserving_weight_variance,
+)
 from vgp_kernels.network import Network
 from vgp_kernels.propagate import GradientFlow, propagate
 
-__all__ = ["ACTIVATIONS", "INITIALISERS", "Activation", "GradientFlow", "Initialiser", "Network", "activation", "propagate"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISERS",
+    "Activation",
+    "GradientFlow",
+    "Initialiser",
+    "MeanField",
+    "Network",
+    "activation",
+    "critical_point",
+    "critical_weight_variance",
+    "mean_field",
+    "propagate",
+    "variance_preserving_weight_variance",
+]

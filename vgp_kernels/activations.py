@@ -175,7 +175,7 @@ def leaky_relu(leak: float, name: str) -> Activation:
     return Activation(
         name,
         "leaky ReLU" if leak == LEAK else f"leaky ReLU ({leak:g})",
-rf"z \text{{ if }} z > 0, \text{{ else }} {leak:g}z",
+        rf"z \text{{ if }} z > 0, \text{{ else }} {leak:g}z",
         lambda z: np.where(z > 0, z, leak * np.asarray(z)),
         lambda z: np.where(np.asarray(z) > 0, 1.0, leak),
         leaky_relu_kernel(leak),

@@ -175,7 +175,9 @@ def block_function(sources: str = SOURCES):
                     share = shares[layer, t]
                     r_delta = share * scales[layer, t] * e_delta
                     if bias_variance > 0.0:
-                        word0, word1, _, _ = words(u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high)
+                        word0, word1, _, _ = words(
+                            u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high
+                        )
                         noise, _ = normal_pair(word0, word1)
                         r_delta += math.sqrt(share * (1.0 - share)) * scales[layer, t] * noise
                     r_delta *= power_of_two(exponents[layer, t] - exponents[layer - 1, t])
@@ -223,7 +225,9 @@ def sum_squares(width, seed_low, seed_high, first_trial, layer, partial, totals)
             totals[t] += partial[t]
 
 
-def run(network: Network, trials: int, seed: int, threads: int, outputs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def run(
+    network: Network, trials: int, seed: int, threads: int, outputs: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
     """Fill the outputs: ln RMS h, ln |∂E/∂h| and ln |∂E/∂W|, each (trials, layers)."""
     phi = activation(network.activation)
     orthogonal = network.law == "orthogonal"

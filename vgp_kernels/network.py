@@ -60,7 +60,9 @@ class Network:
                 )
             return self.weight_variance
         if not isinstance(self.initialiser, str):
-            raise TypeError(f"initialiser must be a name, not {self.initialiser!r}; known: {', '.join(sorted(INITIALISERS))}")
+            raise TypeError(
+                f"initialiser must be a name, not {self.initialiser!r}; known: {', '.join(sorted(INITIALISERS))}"
+            )
         if self.initialiser not in INITIALISERS:
             raise ValueError(f"unknown initialiser {self.initialiser!r}; known: {', '.join(sorted(INITIALISERS))}")
         rule = INITIALISERS[self.initialiser]
@@ -109,5 +111,7 @@ def checked_real(name: str, value: object) -> float:
     smallest, largest = RANGE[name]
     zero_allowed = name == "bias_variance"
     if math.isnan(number) or not (smallest <= number <= largest or (zero_allowed and number == 0)):
-        raise ValueError(f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}")
+        raise ValueError(
+            f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}"
+        )
     return number

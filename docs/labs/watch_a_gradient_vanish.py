@@ -29,7 +29,9 @@ theory = mean_field(network)
 layers = np.arange(network.depth + 1)
 figure, axes = plt.subplots(figsize=(7, 4))
 axes.plot(layers, theory.log_gradient / np.log(10), label="predicted")
-axes.plot(layers, flow.log_gradient.mean(axis=0) / np.log(10), "o", markersize=3, label="measured, mean of 1000 networks")
+axes.plot(
+    layers, flow.log_gradient.mean(axis=0) / np.log(10), "o", markersize=3, label="measured, mean of 1000 networks"
+)
 axes.set(xlabel="layer", ylabel="log₁₀ of the gradient's norm")
 axes.legend()
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from py_mini_racer import MiniRacer
 
 FORMULA = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">\s*(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<display>.*?)\\\])\s*</(?P=tag)>', re.DOTALL
+    r'<(?P<tag>span|div) class="arithmatex">\s*(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<display>.*?)\\\])\s*</(?P=tag)>',
+    re.DOTALL,
 )
 BOOT = r"""
 globalThis.global = globalThis;
@@ -47,7 +48,9 @@ class Typesetter:
         self.files = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / "static" / "mathjax"
         self.known: dict[tuple[str, bool], str] = {}
         self.engine = MiniRacer()
-        sources = {f"/mathjax/{file.relative_to(self.files).as_posix()}": file.read_text() for file in self.files.rglob("*.js")}
+        sources = {
+            f"/mathjax/{file.relative_to(self.files).as_posix()}": file.read_text() for file in self.files.rglob("*.js")
+        }
         self.engine.eval(f"globalThis.sources = {json.dumps(sources)}; 0")
         self.engine.eval(BOOT)
         self._wait("typeof MathJax.tex2chtmlPromise == 'function' || null")
@@ -91,7 +94,11 @@ class Typesetter:
     def write_assets(self, folder: Path) -> None:
         """The stylesheet for the glyphs in use, and the fonts it names."""
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = str(self.engine.eval("MathJax.startup.adaptor.textContent(MathJax.startup.output.styleSheet(MathJax.startup.document))"))
+        sheet = str(
+            self.engine.eval(
+                "MathJax.startup.adaptor.textContent(MathJax.startup.output.styleSheet(MathJax.startup.document))"
+            )
+        )
         (folder / "mathjax.css").write_text(sheet + "\nmjx-container{overflow:auto hidden;max-width:100%}\n")
         for font in set(re.findall(r'url\("?mathjax/([^")]+)', sheet)):
             target = folder / "mathjax" / font

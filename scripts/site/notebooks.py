@@ -26,7 +26,9 @@ def slim(content: str) -> str:
     for pattern in DROPPED:
         content = re.sub(pattern, "", content, flags=re.DOTALL)
     content = re.sub(r"highlight-ipynb(?: hl-\w+)?", "highlight", content)
-    content = re.sub(r'(<div class="highlight[^"]*"><pre>)(.*?)(</pre>)', r"\1<code>\2</code>\3", content, flags=re.DOTALL)
+    content = re.sub(
+        r'(<div class="highlight[^"]*"><pre>)(.*?)(</pre>)', r"\1<code>\2</code>\3", content, flags=re.DOTALL
+    )
     return mark_formulas(content)
 
 
