@@ -7,6 +7,7 @@ stand beside them (tests/test_arithmetic.py derives them again and measures the 
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -17,7 +18,7 @@ from numba.extending import intrinsic
 f32, f64 = np.float32, np.float64
 
 # What every kernel is compiled with: no licence to reorder or contract, division as IEEE defines it.
-STRICT = {"error_model": "numpy", "fastmath": False}
+STRICT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
 
 
 @intrinsic

@@ -1,0 +1,191 @@
+"""How the gradient's norm falls, layer by layer, in six networks of depth 100."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from experiment import Claim
+from style import INK, measured_style, new_figure, theory_style
+
+from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, propagate
+
+
+@dataclass(frozen=True)
+class Parameters:
+    depth: int = 100  # deep enough that an exponential cannot be mistaken for a power
+    width: int = 256  # a common size; the theory is for infinite width
+    trials: int = 1000  # error bars below the size of the points
+    seed: int = 0
+    bottom: int = 10  # the factor per layer is measured between these layers, away from both ends
+    top: int = 90
+    networks: tuple = (
+        ("sigmoid", "standard"),
+        ("sigmoid", "xavier"),
+        ("tanh", "standard"),
+        ("tanh", "xavier"),
+        ("relu", "xavier"),
+        ("relu", "he"),
+    )
+
+
+PARAMETERS = Parameters()
+TOLERANCE = None
+LN10 = math.log(10)
+
+
+def compute(p):
+    curves = []
+    for activation, initialiser in p.networks:
+        network = Network(p.depth, p.width, activation, initialiser)
+        decades = propagate(network, p.trials, p.seed).log_gradient / LN10
+        theory = mean_field(network)
+        low, high = np.quantile(decades, [0.1, 0.9], axis=0)
+        per_layer = (decades[:, p.bottom] - decades[:, p.top]) / (p.top - p.bottom)
+        predicted = (theory.log_gradient[p.bottom] - theory.log_gradient[p.top]) / (p.top - p.bottom)
+        factor = 10 ** per_layer.mean()
+        curves.append(
+            {
+                "activation": activation,
+                "initialiser": initialiser,
+                "predicted": [round(float(x), 4) for x in theory.log_gradient / LN10],
+                "mean": [round(float(x), 4) for x in decades.mean(axis=0)],
+                "standard_error": [round(float(x), 4) for x in decades.std(axis=0, ddof=1) / math.sqrt(p.trials)],
+                "tenth": [round(float(x), 3) for x in low],
+                "ninetieth": [round(float(x), 3) for x in high],
+                "factor_predicted": round(math.exp(predicted), 5),
+                "factor_measured": round(factor, 5),
+                "factor_error": round(factor * LN10 * per_layer.std(ddof=1) / math.sqrt(p.trials), 5),
+            }
+        )
+    return {"trials": p.trials, "width": p.width, "depth": p.depth, "curves": curves}
+
+
+def label(curve):
+    return f"{ACTIVATIONS[curve['activation']].label}, {INITIALISERS[curve['initialiser']].label}"
+
+
+def figure(result):
+    drawing, axes = new_figure(7.0, 4.6)
+    layers = np.arange(result["depth"] + 1)
+    marked = layers[::5]
+    for curve in result["curves"]:
+        look = theory_style(curve["activation"]) | ({"linestyle": (0, (1.5, 1.5))} if curve["initialiser"] != "xavier" else {})
+        axes.plot(layers, curve["predicted"], **look)
+        axes.fill_between(layers, curve["tenth"], curve["ninetieth"], color=look["color"], alpha=0.18, linewidth=0)
+        values, errors = np.array(curve["mean"])[marked], np.array(curve["standard_error"])[marked]
+        axes.errorbar(marked, values, errors, **measured_style(curve["activation"]))
+        height = curve["mean"][0]
+        axes.annotate(label(curve), (0, height), (-8, 0), textcoords="offset points", ha="right", va="center", color=INK, fontsize=9)
+    axes.set(xlabel="layer (100 is the loss, 0 the input)", ylabel="log₁₀ of the gradient's norm")
+    axes.set_xlim(-34, 101)
+    axes.set_xticks(range(0, 101, 20))
+    return drawing
+
+
+def caption(result):
+    return (
+        f"The norm of $\\partial E/\\partial h_l$ in networks of width {result['width']}, with norm 1 at the last layer. Lines: "
+        f"predicted for infinite width (solid: Xavier; dotted: the other). Points: measured, mean of the logarithm over "
+        f"{result['trials']} networks, with standard errors smaller than the points; bands: the middle 80 % of the networks."
+    )
+
+
+def alt(result):
+    ends = "; ".join(f"{label(c)} 10 to the {c['mean'][0]:.1f}" for c in result["curves"])
+    return f"Predicted lines run through measured points. After 100 layers the gradient's norm is: {ends}."
+
+
+def table(result):
+    rows = [["Network", "Factor per layer, predicted", "measured", "After 100 layers, measured"]]
+    for c in result["curves"]:
+        rows.append(
+            [
+                label(c),
+                f"{c['factor_predicted']:.4f}",
+                f"{c['factor_measured']:.4f} ± {c['factor_error']:.4f}",
+                f"$10^{{{c['mean'][0]:.1f}}}$",
+            ]
+        )
+    return rows
+
+
+def data(result):
+    rows = [["activation", "initialiser", "layer", "log10_predicted", "log10_mean", "standard_error", "q10", "q90"]]
+    for c in result["curves"]:
+        columns = zip(c["predicted"], c["mean"], c["standard_error"], c["tenth"], c["ninetieth"], strict=True)
+        rows += [[c["activation"], c["initialiser"], layer, *values] for layer, values in enumerate(columns)]
+    return rows
+
+
+def numbers(result):
+    found = {}
+    for c in result["curves"]:
+        name = f"{c['activation']}_{c['initialiser']}"
+        found |= {f"{name}_factor": c["factor_measured"], f"{name}_predicted": c["factor_predicted"], f"{name}_decades": c["mean"][0]}
+    return found
+
+
+def curve(result, activation, initialiser):
+    return next(c for c in result["curves"] if (c["activation"], c["initialiser"]) == (activation, initialiser))
+
+
+def factor(activation, initialiser, kind):
+    def text(result):
+        c = curve(result, activation, initialiser)
+        if kind == "predicted":
+            return f"× {c['factor_predicted']:.4f} per layer"
+        return f"× {c['factor_measured']:.4f} ± {c['factor_error']:.4f} per layer"
+
+    return text
+
+
+def agrees(c):
+    """Within 1 % (the order of the correction for finite width, a few/width) and three standard errors."""
+    return abs(c["factor_measured"] / c["factor_predicted"] - 1) < 0.01 + 3 * c["factor_error"]
+
+
+CLAIMS = [
+    Claim(
+        "exponentially-small",
+        "In a sigmoid network with Xavier initialisation the gradient shrinks by the same factor at every layer, so that it falls "
+        "exponentially with depth.",
+        "note 1.1",
+        factor("sigmoid", "xavier", "predicted"),
+        factor("sigmoid", "xavier", "measured"),
+        "holds",
+        lambda r: agrees(curve(r, "sigmoid", "xavier")) and curve(r, "sigmoid", "xavier")["factor_measured"] < 0.3,
+        "learn/what-vanishes.md",
+    ),
+    Claim(
+        "sigmoid-worst",
+        "At the same initialisation a sigmoid network loses far more per layer than a tanh network, and a ReLU network can lose more "
+        "than a tanh one.",
+        "note 1.3",
+        lambda r: ", ".join(f"{a} {curve(r, a, 'xavier')['factor_predicted']:.3f}" for a in ("sigmoid", "tanh", "relu")) + " (Xavier)",
+        lambda r: ", ".join(f"{a} {curve(r, a, 'xavier')['factor_measured']:.3f}" for a in ("sigmoid", "tanh", "relu")) + " (Xavier)",
+        "holds with a condition",
+        lambda r: curve(r, "sigmoid", "xavier")["factor_measured"] < curve(r, "relu", "xavier")["factor_measured"] < curve(r, "tanh", "xavier")["factor_measured"],
+        "learn/what-vanishes.md",
+    ),
+    Claim(
+        "factor-not-slope",
+        "What must stay below 1 is not the slope but the factor of the whole layer, weights and slopes together; for tanh with Xavier "
+        "initialisation it tends to 1 and the gradient falls only as a power of the depth.",
+        "note 2.2",
+        lambda r: f"tanh, Xavier: {curve(r, 'tanh', 'xavier')['predicted'][0]:.2f} decades in {r['depth']} layers",
+        lambda r: f"{curve(r, 'tanh', 'xavier')['mean'][0]:.2f} ± {curve(r, 'tanh', 'xavier')['standard_error'][0]:.2f} decades",
+        "holds with a condition",
+        lambda r: -2 < curve(r, "tanh", "xavier")["mean"][0] < -0.5 and agrees(curve(r, "tanh", "xavier")),
+        "learn/why-a-product.md",
+    ),
+    Claim(
+        "many-factors-multiply",
+        "Many factors below 1 multiply to almost nothing: a hundred sigmoid layers leave less than one part in ten to the sixtieth.",
+        "note 2.3",
+        lambda r: f"10^{curve(r, 'sigmoid', 'xavier')['predicted'][0]:.1f}",
+        lambda r: f"10^({curve(r, 'sigmoid', 'xavier')['mean'][0]:.2f} ± {curve(r, 'sigmoid', 'xavier')['standard_error'][0]:.2f})",
+        "holds",
+        lambda r: curve(r, "sigmoid", "xavier")["mean"][0] < -60,
+        "learn/why-a-product.md",
+    ),
+]
