@@ -39,8 +39,10 @@ def main() -> int:
     print(f"layer   log10 of the gradient norm: predicted   measured, mean of {flow.trials} networks")
     for layer in sorted({round(x) for x in np.linspace(0, network.depth, 9)}):
         column = measured[:, layer]
-        error = column.std() / math.sqrt(flow.trials)
-        print(f"{layer:5d}   {theory.log_gradient[layer] / math.log(10):37.3f}   {column.mean():8.3f} ± {error:.3f}")
+        standard_error = column.std() / math.sqrt(flow.trials)
+        print(
+            f"{layer:5d}   {theory.log_gradient[layer] / math.log(10):37.3f}   {column.mean():8.3f} ± {standard_error:.3f}"
+        )
     print(f"q* = {theory.q_star:.6g}, chi_1 = {theory.chi_1:.6g}; {verdict(theory.rate)}")
     if theory.remark:
         print(theory.remark)

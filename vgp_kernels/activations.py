@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -16,7 +17,17 @@ from numba.extending import overload
 from scipy import special
 
 from vgp_kernels.arithmetic import (
-    HALF, ONE, STRICT, TWO, ZERO, erf_and_erfc, exp_and_expm1, exp_of_minus_square, f32, log1p, quotient,
+    HALF,
+    ONE,
+    STRICT,
+    TWO,
+    ZERO,
+    erf_and_erfc,
+    exp_and_expm1,
+    exp_of_minus_square,
+    f32,
+    log1p,
+    quotient,
 )  # fmt: skip
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -312,7 +323,10 @@ def value_and_slope(name, z):
     raise NotImplementedError("value_and_slope exists in compiled code only; use activation(name).value and .slope")
 
 
-@overload(value_and_slope, jit_options={"forceinline": True, **STRICT})
+INLINED: Any = {"forceinline": True, **STRICT}
+
+
+@overload(value_and_slope, jit_options=INLINED)
 def resolve_value_and_slope(name, z):
     if not isinstance(name, types.StringLiteral):
         raise TypingError("the activation's name must be a literal")

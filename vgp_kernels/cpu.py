@@ -7,7 +7,6 @@ bit. Units are summed in float32 over CHUNK pairs and the chunks in float64; wha
 import functools
 import hashlib
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +19,19 @@ from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, fma, log64, powe
 from vgp_kernels.network import Network
 from vgp_kernels.randomness import BIASES, WEIGHTS, normal_pair, u32, words
 from vgp_kernels.recursion import (
-    EP, ER, HH, HU, PP, PR, RR, SUMS, UU, add_unit, back_through_gaussian, back_through_orthogonal, preactivation_variance,
+    EP,
+    ER,
+    HH,
+    HU,
+    PP,
+    PR,
+    RR,
+    SUMS,
+    UU,
+    add_unit,
+    back_through_gaussian,
+    back_through_orthogonal,
+    preactivation_variance,
     squared_delta,
 )  # fmt: skip
 

@@ -27,8 +27,8 @@ def nodes(centres: Sequence[float], scale: float) -> tuple[np.ndarray, np.ndarra
     Composite Gauss-Legendre quadrature on panels of length 1 or less that meet at the centres and shrink towards them.
     """
     steps = scale * 2.0 ** np.arange(-1, max(0, math.ceil(math.log2(2 * EDGE / scale))))
-    edges = [np.arange(-EDGE, EDGE + 1)] + [np.concatenate([c - steps, [c], c + steps]) for c in centres]
-    edges = np.unique(np.concatenate(edges))
+    pieces = [np.arange(-EDGE, EDGE + 1)] + [np.concatenate([c - steps, [c], c + steps]) for c in centres]
+    edges = np.unique(np.concatenate(pieces))
     edges = edges[np.abs(edges) <= EDGE]
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     z = (middle[:, None] + half[:, None] * NODES).ravel()

@@ -98,9 +98,10 @@ def checked_count(name: str, value: object) -> int:
     """The value as an int; TypeError or ValueError if it is no whole number from 1 on."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if not 1 <= value <= LARGEST[name]:
+    number = int(value)
+    if not 1 <= number <= LARGEST[name]:
         raise ValueError(f"{name} must be from 1 to {LARGEST[name]}, not {value!r}")
-    return int(value)
+    return number
 
 
 def checked_real(name: str, value: object) -> float:

@@ -65,6 +65,7 @@ def checked_integer(name: str, value: object, smallest: int, largest: int) -> in
     """The value as an int; TypeError or ValueError if it is no whole number in the range."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if not smallest <= value <= largest:
+    number = int(value)
+    if not smallest <= number <= largest:
         raise ValueError(f"{name} must be from {smallest} to {largest}, not {value!r}")
-    return int(value)
+    return number

@@ -69,13 +69,24 @@ def figure(result):
     layers = np.arange(result["depth"] + 1)
     marked = layers[::5]
     for curve in result["curves"]:
-        look = theory_style(curve["activation"]) | ({"linestyle": (0, (1.5, 1.5))} if curve["initialiser"] != "xavier" else {})
+        look = theory_style(curve["activation"]) | (
+            {"linestyle": (0, (1.5, 1.5))} if curve["initialiser"] != "xavier" else {}
+        )
         axes.plot(layers, curve["predicted"], **look)
         axes.fill_between(layers, curve["tenth"], curve["ninetieth"], color=look["color"], alpha=0.18, linewidth=0)
         values, errors = np.array(curve["mean"])[marked], np.array(curve["standard_error"])[marked]
         axes.errorbar(marked, values, errors, **measured_style(curve["activation"]))
         height = curve["mean"][0]
-        axes.annotate(label(curve), (0, height), (-8, 0), textcoords="offset points", ha="right", va="center", color=INK, fontsize=9)
+        axes.annotate(
+            label(curve),
+            (0, height),
+            (-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=INK,
+            fontsize=9,
+        )
     axes.set(xlabel="layer (100 is the loss, 0 the input)", ylabel="log₁₀ of the gradient's norm")
     axes.set_xlim(-34, 101)
     axes.set_xticks(range(0, 101, 20))
@@ -121,7 +132,11 @@ def numbers(result):
     found = {}
     for c in result["curves"]:
         name = f"{c['activation']}_{c['initialiser']}"
-        found |= {f"{name}_factor": c["factor_measured"], f"{name}_predicted": c["factor_predicted"], f"{name}_decades": c["mean"][0]}
+        found |= {
+            f"{name}_factor": c["factor_measured"],
+            f"{name}_predicted": c["factor_predicted"],
+            f"{name}_decades": c["mean"][0],
+        }
     return found
 
 
@@ -161,10 +176,20 @@ CLAIMS = [
         "At the same initialisation a sigmoid network loses far more per layer than a tanh network, and a ReLU network can lose more "
         "than a tanh one.",
         "note 1.3",
-        lambda r: ", ".join(f"{a} {curve(r, a, 'xavier')['factor_predicted']:.3f}" for a in ("sigmoid", "tanh", "relu")) + " (Xavier)",
-        lambda r: ", ".join(f"{a} {curve(r, a, 'xavier')['factor_measured']:.3f}" for a in ("sigmoid", "tanh", "relu")) + " (Xavier)",
+        lambda r: (
+            ", ".join(f"{a} {curve(r, a, 'xavier')['factor_predicted']:.3f}" for a in ("sigmoid", "tanh", "relu"))
+            + " (Xavier)"
+        ),
+        lambda r: (
+            ", ".join(f"{a} {curve(r, a, 'xavier')['factor_measured']:.3f}" for a in ("sigmoid", "tanh", "relu"))
+            + " (Xavier)"
+        ),
         "holds with a condition",
-        lambda r: curve(r, "sigmoid", "xavier")["factor_measured"] < curve(r, "relu", "xavier")["factor_measured"] < curve(r, "tanh", "xavier")["factor_measured"],
+        lambda r: (
+            curve(r, "sigmoid", "xavier")["factor_measured"]
+            < curve(r, "relu", "xavier")["factor_measured"]
+            < curve(r, "tanh", "xavier")["factor_measured"]
+        ),
         "learn/what-vanishes.md",
     ),
     Claim(
@@ -173,7 +198,9 @@ CLAIMS = [
         "initialisation it tends to 1 and the gradient falls only as a power of the depth.",
         "note 2.2",
         lambda r: f"tanh, Xavier: {curve(r, 'tanh', 'xavier')['predicted'][0]:.2f} decades in {r['depth']} layers",
-        lambda r: f"{curve(r, 'tanh', 'xavier')['mean'][0]:.2f} ± {curve(r, 'tanh', 'xavier')['standard_error'][0]:.2f} decades",
+        lambda r: (
+            f"{curve(r, 'tanh', 'xavier')['mean'][0]:.2f} ± {curve(r, 'tanh', 'xavier')['standard_error'][0]:.2f} decades"
+        ),
         "holds with a condition",
         lambda r: -2 < curve(r, "tanh", "xavier")["mean"][0] < -0.5 and agrees(curve(r, "tanh", "xavier")),
         "learn/why-a-product.md",
@@ -183,7 +210,9 @@ CLAIMS = [
         "Many factors below 1 multiply to almost nothing: a hundred sigmoid layers leave less than one part in ten to the sixtieth.",
         "note 2.3",
         lambda r: f"10^{curve(r, 'sigmoid', 'xavier')['predicted'][0]:.1f}",
-        lambda r: f"10^({curve(r, 'sigmoid', 'xavier')['mean'][0]:.2f} ± {curve(r, 'sigmoid', 'xavier')['standard_error'][0]:.2f})",
+        lambda r: (
+            f"10^({curve(r, 'sigmoid', 'xavier')['mean'][0]:.2f} ± {curve(r, 'sigmoid', 'xavier')['standard_error'][0]:.2f})"
+        ),
         "holds",
         lambda r: curve(r, "sigmoid", "xavier")["mean"][0] < -60,
         "learn/why-a-product.md",
