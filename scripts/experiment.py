@@ -125,19 +125,47 @@ def needed_for(wanted: set[str], name: str) -> list[ast.stmt]:
 
 
 def sources(name: str) -> str:
-    """Hash of the code a result depends on: what `compute` and PARAMETERS reach in the experiment, and all the kernels.
+    """Hash of the code a result depends on: what `compute` and PARAMETERS reach in the experiment and in the kernels.
 
-    It is taken of the syntax, so that neither a comment nor the wording of a caption makes a result stale.
+    It is taken of the syntax, so that neither a comment nor the wording of a caption makes a result stale. Kernels that
+    are imported inside a function (targets with the bits of the CPU) do not count.
     """
-    digest = hashlib.sha256(repr([normal_form(s) for s in needed_for({"compute", "PARAMETERS"}, name)]).encode())
-    digest.update(kernel_sources().encode())
-    return digest.hexdigest()[:16]
+    statements = needed_for({"compute", "PARAMETERS"}, name)
+    forms = [normal_form(statement) for statement in statements]
+    forms += [[path.stem, *kernel_form(path)] for path in kernels_reached(statements)]
+    return hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
+
+
+def kernels_reached(statements: list[ast.stmt]) -> list[Path]:
+    """The files of vgp_kernels that the statements import, directly or through one another."""
+    reached: set[Path] = set()
+    while new := {KERNELS / f"{module}.py" for module in imported_kernels(statements)} - reached:
+        reached |= new
+        statements = [statement for path in new for statement in ast.parse(path.read_text()).body]
+    return sorted(reached)
+
+
+def imported_kernels(statements: list[ast.stmt]) -> set[str]:
+    """The modules of vgp_kernels that the statements name; a public name counts as the module it comes from."""
+    found = set()
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] == "vgp_kernels":
+            _, _, module = (statement.module or "").partition(".")
+            found |= {module} if module else {public_names().get(alias.name, alias.name) for alias in statement.names}
+    return found
 
 
 @functools.cache
-def kernel_sources() -> str:
-    paths = sorted(KERNELS.rglob("*.py"))
-    return repr([(path.relative_to(KERNELS).as_posix(), normal_form(ast.parse(path.read_text()))) for path in paths])
+def public_names() -> dict[str, str]:
+    """The module of each name that `vgp_kernels` itself offers."""
+    body = ast.parse((KERNELS / "__init__.py").read_text()).body
+    imports = [statement for statement in body if isinstance(statement, ast.ImportFrom)]
+    return {alias.name: (node.module or "").removeprefix("vgp_kernels.") for node in imports for alias in node.names}
+
+
+@functools.cache
+def kernel_form(path: Path) -> list:
+    return normal_form(ast.parse(path.read_text()))
 
 
 # Computing, saving, reading

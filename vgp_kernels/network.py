@@ -1,14 +1,30 @@
-"""What is simulated: a random fully connected network, without its weights."""
+"""What is simulated: a random network, without its weights."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 from vgp_kernels.activations import activation
 from vgp_kernels.initialisers import INITIALISERS
 
-LARGEST = {"depth": 1_000_000, "width": 10_000_000, "input_width": 10_000_000}
-RANGE = {"weight_variance": (1e-30, 1e30), "bias_variance": (1e-30, 1e30), "input_rms": (1e-15, 1e15)}
+LARGEST = {"depth": 1_000_000, "width": 10_000_000, "input_width": 10_000_000, "batch_size": 65_536}
+RANGE = {
+    "weight_variance": (1e-30, 1e30),
+    "bias_variance": (1e-30, 1e30),
+    "input_rms": (1e-15, 1e15),
+    "input_correlation": (-1.0, 1.0),
+    "residual_scale": (1e-15, 1e15),
+}
+MAY_BE_ZERO = ("bias_variance", "residual_scale")
+
+RESIDUALS = {
+    "preactivation": "x + α W φ(N(x))",
+    "postactivation": "x + α φ(N(W x + b))",
+    "two_weights": "x + α W₂ φ(W₁ N(x) + b)",
+}
+NORMALISATIONS = ("batch", "layer", "rms")
+NORM_POSITIONS = ("pre", "post")
 
 
 @dataclass(frozen=True)
@@ -18,6 +34,16 @@ class Network:
     `weight_variance` is σ_w², `bias_variance` is σ_b²; give either an initialiser's name or σ_w². With the initialiser
     "orthogonal" W is σ_w times a Haar-distributed orthogonal matrix; σ_w² is 1 unless given. The input has `input_width`
     entries (as many as the layers, unless given) and the root mean square `input_rms`; its direction does not matter.
+
+    `batch_size` inputs pass through the same weights; the cosine between any two of them is `input_correlation`.
+
+    `normalisation` is "batch" (training mode: each unit over the batch), "layer" or "rms" (each input over its units), all
+    with unit gain and no shift. By `norm_position` it stands before the activation, h = φ(N(Wh + b)), or after it,
+    h = N(φ(Wh + b)).
+
+    With `residual` each layer becomes a block that adds to its input x a branch times α, the `residual_scale`:
+    "preactivation" x + α W φ(N(x)), "postactivation" x + α φ(N(Wx + b)), "two_weights" x + α W₂ φ(W₁ N(x) + b). With
+    norm_position "post" the norm is taken of the sum instead, N(x + …). `depth` then counts blocks.
 
     Raises TypeError for a value of the wrong type and ValueError for one that is out of range, unknown or contradictory.
     """
@@ -30,14 +56,20 @@ class Network:
     bias_variance: float = 0.0
     input_width: int | None = None
     input_rms: float = 1.0
+    batch_size: int = 1
+    input_correlation: float = 0.0
+    normalisation: str | None = None
+    norm_position: str = "pre"
+    residual: str | None = None
+    residual_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "input_width"):
+        for name in ("depth", "width", "input_width", "batch_size"):
             value = getattr(self, name)
             if value is not None or name != "input_width":
                 self._set(name, checked_count(name, value))
         activation(self.activation)
-        for name in ("weight_variance", "bias_variance", "input_rms"):
+        for name in RANGE:
             value = getattr(self, name)
             if value is not None or name != "weight_variance":
                 self._set(name, checked_real(name, value))
@@ -47,6 +79,9 @@ class Network:
                 f"orthogonal weights are square here: input_width {self.input_width} must equal width {self.width}; "
                 "leave input_width out, or take a Gaussian initialiser"
             )
+        self._check_batch()
+        self._check_normalisation()
+        self._check_residual()
 
     def _set(self, name: str, value: int | float) -> None:
         object.__setattr__(self, name, value)
@@ -59,12 +94,7 @@ class Network:
                     f"known initialisers: {', '.join(sorted(INITIALISERS))}"
                 )
             return self.weight_variance
-        if not isinstance(self.initialiser, str):
-            raise TypeError(
-                f"initialiser must be a name, not {self.initialiser!r}; known: {', '.join(sorted(INITIALISERS))}"
-            )
-        if self.initialiser not in INITIALISERS:
-            raise ValueError(f"unknown initialiser {self.initialiser!r}; known: {', '.join(sorted(INITIALISERS))}")
+        check_name("initialiser", self.initialiser, INITIALISERS)
         rule = INITIALISERS[self.initialiser]
         variance = rule.variance(self.width, self.width)
         if self.weight_variance is None:
@@ -75,6 +105,48 @@ class Network:
                 f"not {self.weight_variance:g}; give one of the two"
             )
         return self.weight_variance
+
+    def _check_batch(self) -> None:
+        if self.batch_size == 1 and self.input_correlation != 0:
+            raise ValueError(
+                f"input_correlation {self.input_correlation:g} needs at least two inputs; give batch_size=2 or more"
+            )
+        if self.batch_size > 1 and self.input_correlation < -1 / (self.batch_size - 1):
+            raise ValueError(
+                f"{self.batch_size} inputs cannot all have the cosine {self.input_correlation:g} with each other; "
+                f"the least is {-1 / (self.batch_size - 1):.6g}"
+            )
+        if self.batch_size > self.fan_in and self.input_correlation < 1:
+            raise ValueError(
+                f"{self.batch_size} inputs of cosine {self.input_correlation:g} do not fit into {self.fan_in} dimensions; "
+                "take a smaller batch_size or a larger input_width"
+            )
+
+    def _check_normalisation(self) -> None:
+        check_name("norm_position", self.norm_position, NORM_POSITIONS)
+        if self.normalisation is None:
+            if self.norm_position != "pre":
+                raise ValueError("norm_position 'post' needs a normalisation: batch, layer or rms")
+            return
+        check_name("normalisation", self.normalisation, NORMALISATIONS)
+        if self.normalisation == "batch" and self.batch_size == 1:
+            raise ValueError(
+                "batch normalisation has no meaning for one input (it would be 0 at every unit); give batch_size=2 or more"
+            )
+        if self.normalisation == "layer" and self.width == 1:
+            raise ValueError("layer normalisation of width 1 is always 0; give a larger width")
+
+    def _check_residual(self) -> None:
+        if self.residual is None:
+            if self.residual_scale != 1:
+                raise ValueError(f"residual_scale {self.residual_scale:g} needs a residual: {', '.join(RESIDUALS)}")
+            return
+        check_name("residual", self.residual, RESIDUALS)
+        if self.fan_in != self.width:
+            raise ValueError(
+                f"a residual block adds its input: input_width {self.input_width} must equal width {self.width}; "
+                "leave input_width out"
+            )
 
     @property
     def law(self) -> str:
@@ -93,6 +165,24 @@ class Network:
             return self.weight_variance
         return INITIALISERS[self.initialiser].variance(self.fan_in, self.width)
 
+    @property
+    def weights_per_layer(self) -> int:
+        """The number of weight matrices in each layer or block."""
+        return 2 if self.residual == "two_weights" else 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is one input through layers without norms and skips."""
+        return self.batch_size == 1 and self.normalisation is None and self.residual is None
+
+
+def check_name(field: str, value: object, known: Iterable[str]) -> None:
+    """TypeError if the value is no string, ValueError if it is none of the known names."""
+    if not isinstance(value, str):
+        raise TypeError(f"{field} must be a name, not {value!r}; known: {', '.join(sorted(known))}")
+    if value not in known:
+        raise ValueError(f"unknown {field} {value!r}; known: {', '.join(sorted(known))}")
+
 
 def checked_count(name: str, value: object) -> int:
     """The value as an int; TypeError or ValueError if it is no whole number from 1 on."""
@@ -110,7 +200,7 @@ def checked_real(name: str, value: object) -> float:
         raise TypeError(f"{name} must be a number, not {value!r}")
     number = float(value)
     smallest, largest = RANGE[name]
-    zero_allowed = name == "bias_variance"
+    zero_allowed = name in MAY_BE_ZERO
     if math.isnan(number) or not (smallest <= number <= largest or (zero_allowed and number == 0)):
         raise ValueError(
             f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}"
