@@ -70,11 +70,26 @@ BLOCK = types.void(
 )  # fmt: skip
 
 
+def named(*distinction: object):
+    """Give a function that a factory makes a name of its own.
+
+    In machine code from Numba's cache, functions are told apart by their names and by a number that counts the functions
+    of the process that compiled them: two activations compiled first in two processes would be taken for one another.
+    """
+
+    def decorate(function):
+        function.__qualname__ = "_".join(map(str, (function.__name__, *distinction)))
+        return function
+
+    return decorate
+
+
 @functools.cache
 def layer_function(name: str, separate_bias: bool, sources: str = SOURCES):
     """The kernel that draws one layer of a block of networks and adds up its units."""
 
     @njit(LAYER, cache=True, nogil=True, **STRICT)
+    @named(name, separate_bias)
     def sum_layer(width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key

@@ -136,6 +136,7 @@ def numbers(result):
             f"{name}_factor": c["factor_measured"],
             f"{name}_predicted": c["factor_predicted"],
             f"{name}_decades": c["mean"][0],
+            f"{name}_lost": -c["mean"][0],
         }
     return found
 
