@@ -20,6 +20,10 @@ import experiment
 import ledger
 from tqdm import tqdm
 
+from vgp_kernels import ACTIVATIONS
+
+HERO = "depth_decay"  # its figure is the README's picture, the only one that is committed
+
 
 class Failed(Exception):
     """Something that the reader of the message can mend without a traceback."""
@@ -35,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.perf_counter()
     bar = tqdm(options.only, unit="experiment", leave=False, disable=None)  # None: no bar where there is no terminal
     failures = [name for name in bar if not attempt(action, name)]
-    if not options.check and not attempt(lambda _: write_ledger(), "claims"):
-        failures.append("claims")
+    if not options.check and not attempt(lambda _: write_tables(), "tables"):
+        failures.append("tables")
     verdict = f"failed: {', '.join(failures)}" if failures else "all is well"
     print(f"{len(options.only)} experiments in {time.perf_counter() - begin:.1f} s: {verdict}")
     return 1 if failures else 0
@@ -103,6 +107,8 @@ def draw(name: str) -> str:
 def write_drawings(name: str, drawings: dict[str, str]) -> None:
     for file, text in drawings.items():
         experiment.write(experiment.folder(name) / file, text)
+    if name == HERO:
+        experiment.write(experiment.ROOT / "docs" / "assets" / "hero.svg", drawings["figure.svg"])
 
 
 def check(name: str) -> str:
@@ -119,25 +125,31 @@ def check(name: str) -> str:
     return "as committed"
 
 
-def write_ledger() -> str:
-    """Write the table of claims, once every experiment has a result."""
+def write_tables() -> str:
+    """Write the table of claims and that of experiments, once every experiment has a result."""
     if missing := [name for name in experiment.names() if experiment.state(name) == "missing"]:
-        return f"waits for {', '.join(missing)}"
+        return f"wait for {', '.join(missing)}"
     rows = ledger.rows()
-    for file, text in ledger.files(rows).items():
+    lists = {"experiments.md": experiment.overview(), "activations.md": activations()}
+    for file, text in (ledger.files(rows) | lists).items():
         experiment.write(experiment.RESULTS / file, text)
     if broken := [row["key"] for row in rows if row["holds"] is False]:
         raise Failed(f"claims that their results no longer bear out: {', '.join(broken)}")
     return "written"
 
 
+def activations() -> str:
+    """A Markdown table of the activation functions that a network may have."""
+    rows = [[f"`{a.name}`", a.label, f"${a.formula}$"] for a in ACTIVATIONS.values()]
+    return experiment.markdown_table([["Name", "Function", "$\\varphi(z)$"], *rows], align="left")
+
+
 def draw_missing() -> None:
-    """Draw what is missing or older than its result; computes nothing. For the start of the site."""
-    outdated = [name for name in experiment.names() if not experiment.is_drawn(name)]
-    for name in outdated:
-        draw(name)
-    if outdated or not (experiment.RESULTS / "claims.md").exists():
-        write_ledger()
+    """Draw what is missing or older than its result, and write the tables; computes nothing. For the start of the site."""
+    for name in experiment.names():
+        if not experiment.is_drawn(name):
+            draw(name)
+    write_tables()
 
 
 if __name__ == "__main__":

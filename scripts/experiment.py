@@ -250,6 +250,18 @@ def write(path: Path, text: str) -> None:
 # Drawing
 
 
+def overview() -> str:
+    """A Markdown table of all experiments: what is measured, with which seed, from which sources, and the files."""
+    rows = [["Experiment", "What is measured", "Seed", "Sources", "Files"]]
+    for name in names():
+        document = saved(name)
+        address = f"/results/{name}"
+        links = f"[result]({address}/result.json) · [data]({address}/data.csv) · [figure]({address}/figure.svg)"
+        seed = document["parameters"].get("seed", "none")
+        rows.append([f"`{name}`", document["about"], str(seed), f"`{document['sources']}`", links])
+    return markdown_table(rows, align="left")
+
+
 def is_drawn(name: str) -> bool:
     """Are figure and tables there, and newer than the result and the code that draws them?"""
     made = [folder(name) / file for file in DRAWN]

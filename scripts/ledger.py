@@ -1,6 +1,7 @@
 """The claim ledger: every sentence of the note the site starts from, and what came of it when it was measured."""
 
 import json
+import re
 
 import experiment
 
@@ -94,11 +95,20 @@ def markdown(rows: list[dict]) -> str:
     return text
 
 
+def typeset(text: str) -> str:
+    """Plain text with its exponents raised and its indices lowered: 10^-3, 10^(-3 ± 1), y_L, y_{L−1}."""
+    text = re.sub(
+        r"\^(\([^)]*\)|-?[\d.]*\d)", lambda power: f"<sup>{power[1].strip('()').replace('-', '−')}</sup>", text
+    )
+    return re.sub(r"_(?:\{([^}]*)\}|(\w))", lambda index: f"<sub>{index[1] or index[2]}</sub>", text)
+
+
 def cells(row: dict) -> list[str]:
     verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
     if not row["key"]:
-        return [row["source_sentence"], "—", "—", "—", verdict]
+        return [typeset(row["source_sentence"]), "—", "—", "—", verdict]
     anchor = f'<a id="claim-{row["key"]}"></a>'
     links = f"[page](/{row['page']}) · [result](/results/{row['experiment']}/result.json)"
-    stated = row["source_sentence"] or row["source"]
-    return [anchor + stated, f"{row['sentence']}<br>{links}", row["predicted"], row["measured"], verdict]
+    stated = typeset(row["source_sentence"] or row["source"])
+    found = f"{row['sentence']}<br>{links}"
+    return [anchor + stated, found, typeset(row["predicted"]), typeset(row["measured"]), verdict]

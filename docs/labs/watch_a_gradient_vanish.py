@@ -34,6 +34,7 @@ axes.plot(
 )
 axes.set(xlabel="layer", ylabel="log₁₀ of the gradient's norm")
 axes.legend()
+plt.show()
 
 # %%
 measured = np.exp((flow.log_gradient[:, 0] - flow.log_gradient[:, 40]).mean() / 40)

@@ -76,19 +76,12 @@ def figure(result):
         axes.fill_between(layers, curve["tenth"], curve["ninetieth"], color=look["color"], alpha=0.18, linewidth=0)
         values, errors = np.array(curve["mean"])[marked], np.array(curve["standard_error"])[marked]
         axes.errorbar(marked, values, errors, **measured_style(curve["activation"]))
-        height = curve["mean"][0]
-        axes.annotate(
-            label(curve),
-            (0, height),
-            (-8, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=INK,
-            fontsize=9,
-        )
+    height = float("inf")
+    for curve in sorted(result["curves"], key=lambda c: -c["mean"][0]):
+        height = min(curve["mean"][0], height - 4)  # four decades are a line of text
+        axes.text(-2, height, label(curve), ha="right", va="center", color=INK, fontsize=9)
     axes.set(xlabel="layer (100 is the loss, 0 the input)", ylabel="log₁₀ of the gradient's norm")
-    axes.set_xlim(-34, 101)
+    axes.set_xlim(-37, 101)
     axes.set_xticks(range(0, 101, 20))
     return drawing
 
@@ -112,8 +105,8 @@ def table(result):
         rows.append(
             [
                 label(c),
-                f"{c['factor_predicted']:.4f}",
-                f"{c['factor_measured']:.4f} ± {c['factor_error']:.4f}",
+                f"{c['factor_predicted']:.5f}",
+                f"{c['factor_measured']:.5f} ± {c['factor_error']:.5f}",
                 f"$10^{{{c['mean'][0]:.1f}}}$",
             ]
         )
@@ -149,8 +142,8 @@ def factor(activation, initialiser, kind):
     def text(result):
         c = curve(result, activation, initialiser)
         if kind == "predicted":
-            return f"× {c['factor_predicted']:.4f} per layer"
-        return f"× {c['factor_measured']:.4f} ± {c['factor_error']:.4f} per layer"
+            return f"× {c['factor_predicted']:.5f} per layer"
+        return f"× {c['factor_measured']:.5f} ± {c['factor_error']:.5f} per layer"
 
     return text
 

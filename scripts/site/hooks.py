@@ -1,28 +1,44 @@
 """What MkDocs calls: figures are drawn once at the start, formulas are typeset, notebook pages made light."""
 
 import functools
+import logging
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
+PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
+sys.path[:0] = PATHS
 
 import build  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
 
+log = logging.getLogger("mkdocs.hooks.site")  # a warning here fails a strict build
 typesetter = functools.cache(mathjax.Typesetter)
 
 
 def on_startup(command, dirty):
     """Draw what is missing before the docs folder is watched; drawing it later would rebuild without end."""
+    sys.path[:0] = PATHS  # MkDocs takes away what was added while it loaded this file
     build.draw_missing()
+
+
+def on_config(config):
+    """Run the labs again when the kernels have changed: the plugin itself looks at nothing but the notebook."""
+    config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(notebooks.cache(ROOT / ".cache" / "labs"))
 
 
 def on_page_content(html, page, config, files):
     if notebooks.is_notebook(html):
-        html = notebooks.slim(html)
+        html, unresolved = notebooks.resolve_links(notebooks.slim(html), page.file, files)
+        for address in unresolved:
+            log.warning("%s links to %s, which is not there", page.file.src_uri, address)
     return typesetter().page(html, page.file.src_uri)
+
+
+def on_post_page(output, page, config):
+    """Name the search dialogue for screen readers; the theme leaves it without a name."""
+    return output.replace('<div class="md-search"', '<div class="md-search" aria-label="Search"')
 
 
 def on_post_build(config):

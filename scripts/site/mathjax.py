@@ -1,16 +1,19 @@
 """TeX to HTML when the site is built: MathJax in V8, so that a reader's browser runs no script for it.
 
-MathJax's own files come with the wheel django-static-mathjax or sphinx-mathjax-offline; V8 is the wheel mini-racer.
+MathJax's own files come with the wheel sphinx-mathjax-offline; V8 is the wheel mini-racer.
 """
 
+import functools
 import html
+import io
 import json
 import re
-import shutil
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from fontTools.subset import Options, Subsetter
+from fontTools.ttLib import TTFont
 from py_mini_racer import MiniRacer
 
 FORMULA = re.compile(
@@ -92,15 +95,36 @@ class Typesetter:
         return FORMULA.sub(replace, content)
 
     def write_assets(self, folder: Path) -> None:
-        """The stylesheet for the glyphs in use, and the fonts it names."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """The stylesheet for the glyphs in use, and the fonts it names, cut down to these glyphs."""
         sheet = str(
             self.engine.eval(
                 "MathJax.startup.adaptor.textContent(MathJax.startup.output.styleSheet(MathJax.startup.document))"
             )
         )
-        (folder / "mathjax.css").write_text(sheet + "\nmjx-container{overflow:auto hidden;max-width:100%}\n")
-        for font in set(re.findall(r'url\("?mathjax/([^")]+)', sheet)):
-            target = folder / "mathjax" / font
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(self.files / "output/chtml/fonts/woff-v2" / font, target)
+        characters = frozenset("".join(map(css_text, re.findall(r'content: "((?:[^"\\]|\\.)*)"', sheet))))
+        (folder / "mathjax").mkdir(parents=True, exist_ok=True)
+        for font in set(re.findall(r'url\("mathjax/([^"]+)\.woff"', sheet)):
+            source = self.files / "output/chtml/fonts/woff-v2" / f"{font}.woff"
+            (folder / "mathjax" / f"{font}.woff2").write_bytes(subset(source, characters))
+        (folder / "mathjax.css").write_text(sheet.replace('.woff") format("woff")', '.woff2") format("woff2")'))
+
+
+def css_text(string: str) -> str:
+    """What stands between the quotes of a CSS string, escapes resolved."""
+    return re.sub(
+        r"\\(?:([0-9A-Fa-f]{1,6}) ?|(.))", lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], string
+    )
+
+
+@functools.cache
+def subset(file: Path, characters: frozenset[str]) -> bytes:
+    """The font as WOFF2 with those of the characters that it has; whole if it has none."""
+    font = TTFont(file)
+    if used := font.getBestCmap().keys() & set(map(ord, characters)):
+        subsetter = Subsetter(Options(drop_tables=[*Options().drop_tables, "FFTM"]))  # a table of FontForge's own
+        subsetter.populate(unicodes=used)
+        subsetter.subset(font)
+    font.flavor = "woff2"
+    buffer = io.BytesIO()
+    font.save(buffer)
+    return buffer.getvalue()

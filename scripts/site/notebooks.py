@@ -1,9 +1,14 @@
 """Lab pages without the half megabyte of styles and scripts that nbconvert puts into each; and the notebook to download."""
 
+import hashlib
+import posixpath
 import re
+import shutil
 from pathlib import Path
 
+import experiment
 import jupytext
+from mkdocs.utils import get_relative_url
 
 # Tags that belong to JupyterLab's own page, not to this site
 DROPPED = [
@@ -29,6 +34,7 @@ def slim(content: str) -> str:
     content = re.sub(
         r'(<div class="highlight[^"]*"><pre>)(.*?)(</pre>)', r"\1<code>\2</code>\3", content, flags=re.DOTALL
     )
+    content = content.replace("No description has been provided for this image", "Drawn by the code above")
     return mark_formulas(content)
 
 
@@ -39,6 +45,39 @@ def mark_formulas(content: str) -> str:
         parts[i] = re.sub(r"\$\$(.+?)\$\$", r'<div class="arithmatex">\\[\1\\]</div>', parts[i], flags=re.DOTALL)
         parts[i] = re.sub(r"\$([^$]+)\$", r'<span class="arithmatex">\\(\1\\)</span>', parts[i])
     return "".join(parts)
+
+
+def resolve_links(content: str, lab, files) -> tuple[str, list[str]]:
+    """The page with its links to other pages and files as addresses of the site, and those that lead nowhere.
+
+    Links are written as on other pages, from the lab's own file or, with a slash, from docs/. MkDocs does not see them.
+    """
+    unresolved = []
+
+    def replace(match):
+        address, anchor = match["address"], match["anchor"] or ""
+        path = posixpath.normpath(posixpath.join("/", posixpath.dirname(lab.src_uri), address))[1:]
+        if path.endswith(".ipynb") and files.get_file_from_path(path.removesuffix("ipynb") + "py"):
+            target = path  # write_downloads makes it
+        elif file := files.get_file_from_path(path):
+            target = file.url
+        else:
+            unresolved.append(address)
+            return match[0]
+        return f'{match["attribute"]}="{get_relative_url(target, lab.url)}{anchor}"'
+
+    pattern = r'(?P<attribute>href|src)="(?![a-z]+:|#)(?P<address>[^"#]+)(?P<anchor>#[^"]*)?"'
+    return re.sub(pattern, replace, content), unresolved
+
+
+def cache(folder: Path) -> Path:
+    """The subfolder for labs that ran with the kernels as they are now; what other kernels left is removed."""
+    forms = [[path.stem, experiment.kernel_form(path)] for path in sorted(experiment.KERNELS.glob("*.py"))]
+    current = folder / hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
+    for old in folder.glob("*"):
+        if old != current:
+            shutil.rmtree(old)
+    return current
 
 
 def write_downloads(docs: Path, site: Path) -> None:

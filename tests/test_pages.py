@@ -1,0 +1,195 @@
+"""The pages in docs/: their numbers, claims, figures and shape, read from the Markdown."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import experiment
+import ledger
+import pytest
+import style
+
+from vgp_kernels import ACTIVATIONS
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "results" not in page.parts)
+NAMES = experiment.names()
+LAST = {"reference/bibliography.md"}  # pages that need not say what comes next
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(DOCS).as_posix()
+
+
+def outside_code(text: str) -> str:
+    """The page's own words: without its front matter, code and what is included."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`|^--8<--.*$", "", text, flags=re.MULTILINE)
+
+
+# Numbers
+
+
+QUOTED = re.compile(r"(?P<written>[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-−+]?\d+)?)?<!--\s*(?P<name>\w+)\.(?P<key>\w+)\s*-->")
+
+
+def wrong_quotes(text: str) -> list[str]:
+    """What is wrong with the numbers that the text quotes from results, and the right ones."""
+    return [complaint for quote in QUOTED.finditer(text) if (complaint := wrong(**quote.groupdict()))]
+
+
+def wrong(written: str | None, name: str, key: str) -> str:
+    if name not in NAMES:
+        return f"no experiment {name!r}; known: {', '.join(NAMES)}"
+    numbers = experiment.load(name).numbers(experiment.result(name))
+    if key not in numbers:
+        return f"{name} has no number {key!r}; known: {', '.join(numbers)}"
+    if written is None:
+        return f"no number stands before <!-- {name}.{key} -->; it is {numbers[key]}"
+    plain = written.replace("−", "-").replace(",", "")
+    mantissa, _, exponent = plain.partition("e")
+    kind = f".{len(mantissa.partition('.')[2])}{'e' if exponent else 'f'}"
+    if float(plain) == float(f"{numbers[key]:{kind}}"):
+        return ""
+    return f"{written} <!-- {name}.{key} --> should be {numbers[key]:{kind}} (it is {numbers[key]})"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_each_quoted_number_is_that_of_the_result(page):
+    assert wrong_quotes(page.read_text()) == []
+
+
+def test_a_wrong_number_is_found_and_the_right_one_named():
+    name, key, value = next(
+        (name, key, value)
+        for name in NAMES
+        for key, value in experiment.load(name).numbers(experiment.result(name)).items()
+        if isinstance(value, float) and 0.01 < abs(value) < 1000
+    )
+    mark = f"<!-- {name}.{key} -->"
+    assert wrong_quotes(f"it is {value:.3f}{mark} or {value:.1f}{mark} or {value:.2e}{mark}".replace("-0", "−0")) == []
+    (complaint,) = wrong_quotes(f"it is {value + 0.002:.3f}{mark}")
+    assert f"should be {value:.3f}" in complaint
+    assert len(wrong_quotes(f"**{value:.3f}**{mark} 1<!-- {name}.nothing --> 1<!-- nothing.at_all -->")) == 3
+
+
+# Claims
+
+
+CLAIMS = [(name, claim) for name in NAMES for claim in experiment.load(name).CLAIMS]
+
+
+@pytest.mark.parametrize("name, claim", CLAIMS, ids=[claim.key for _, claim in CLAIMS])
+def test_a_claim_holds_and_stands_on_its_page(name, claim):
+    assert claim.holds(experiment.result(name)), f"the result of {name} no longer bears out: {claim.sentence}"
+    page = DOCS / claim.page
+    assert page.exists(), f"claim {claim.key!r} names the page {claim.page}, which is not there"
+    words = " ".join(QUOTED.sub(lambda quote: quote["written"] or "", page.read_text()).split())
+    assert claim.sentence in words, f"{claim.page} lacks, word for word: {claim.sentence}"
+
+
+def test_every_sentence_of_the_note_is_in_the_ledger_once_or_more():
+    sources = [row["source"] for row in ledger.rows()]
+    assert {f"note {number}" for number in ledger.NOTE} <= set(sources)
+
+
+# The shape of a page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_page_has_a_description_a_title_and_a_way_on(page):
+    text = page.read_text()
+    assert re.match(r"---\n(?:.*\n)*?description: \S.{30,200}\n(?:.*\n)*?---\n", text), (
+        "needs a description, 30 to 200 letters"
+    )
+    assert len(re.findall(r"^# ", outside_code(text), re.MULTILINE)) == 1, "needs one title"
+    if page_name(page) not in LAST:
+        assert re.search(r"^Next: \[[^\]]+\]\(\S+\)", text, re.MULTILINE), "needs a last line `Next: [title](page.md)`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_page_is_short(page):
+    text = outside_code(page.read_text())
+    formulas = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", text, re.DOTALL)
+    assert len(formulas) <= 70
+    prose = re.sub(r"\$\$.+?\$\$|\$[^$\n]+\$|<[^>]*>|^\[\^.*$", " ", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(re.findall(r"\w[\w’'-]*", prose)) <= 1500
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_footnote_is_defined_and_used(page):
+    text = outside_code(page.read_text())
+    defined = re.findall(r"^\[\^([^\]]+)\]:", text, re.MULTILINE)
+    used = re.findall(r"\[\^([^\]]+)\](?!:)", text)
+    assert len(defined) == len(set(defined)) and set(defined) == set(used)
+
+
+# Results and figures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_saved_result_is_that_of_the_present_code(name):
+    assert experiment.state(name) == "fresh", f"compute it again: python scripts/build.py --only {name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_is_shown_on_a_page(name):
+    shown = [page for page in PAGES if f'"results/{name}/figure.md"' in page.read_text()]
+    assert shown, f"no page includes results/{name}/figure.md"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alt_text_states_a_finding(name):
+    alt = experiment.load(name).alt(experiment.result(name))
+    assert re.search(r"\d|more|less|fall|rise|grow|shrink|same|equal|none|never|above|below|faster|slower", alt)
+    assert not re.match(r"(?i)(a |the )?(figure|plot|graph|chart|image|picture)\b", alt), (
+        "say what is found, not what it is"
+    )
+    assert 40 <= len(alt) <= 600 and not re.search(r'[$\]\n"]', alt)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_uses_the_activations_colours_and_no_others(name):
+    figure = experiment.load(name).figure(experiment.result(name))
+    known = {colour for colour, _, _ in style.LOOKS.values()} | {
+        style.INK,
+        style.MUTED,
+        style.GRID,
+        *style.PAGES.values(),
+    }
+    known |= {"#000000", *(colour for count in range(2, 13) for colour in style.ramp(count))}
+    assert set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", light(style.svg(figure)))) <= known
+
+
+def light(svg: str) -> str:
+    """The SVG without the rules for the dark page."""
+    return re.sub(r"<style>.*?</style>", "", svg, flags=re.DOTALL)
+
+
+def test_every_activation_has_its_own_look():
+    assert set(ACTIVATIONS) <= set(style.LOOKS)
+    assert len(set(style.LOOKS.values())) == len(style.LOOKS)
+
+
+def test_every_colour_stands_out_on_both_pages():
+    colours = {colour for colour, _, _ in style.LOOKS.values()} | {style.INK, style.MUTED, *style.ramp(9)}
+    faint = [c for c in colours if style.contrast(c, style.PAGES["light"]) < 3]
+    faint += [c for c in colours if style.contrast(style.dark(c), style.PAGES["dark"]) < 3]
+    assert faint == []  # WCAG 2.2, 1.4.11: graphical objects need 3 to 1
+
+
+def test_the_contrast_ratio_is_that_of_wcag():
+    assert style.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert style.contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)  # the darkest grey that passes, WebAIM
+
+
+def test_the_readme_s_picture_is_the_present_figure():
+    drawn = experiment.draw("depth_decay", experiment.saved("depth_decay"))["figure.svg"]
+    assert (DOCS / "assets" / "hero.svg").read_text() == drawn, "draw it again: python scripts/build.py --draw"
+
+
+def test_an_unknown_verdict_raises():
+    claim = CLAIMS[0][1]
+    with pytest.raises(ValueError, match=r"unknown verdict 'true'.*known: holds"):
+        replace(claim, verdict="true")

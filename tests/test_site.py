@@ -1,0 +1,272 @@
+"""The built site, as a reader's browser sees it: built once, strictly, and served gzipped under a sub-path."""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from matplotlib.image import imread
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run".split()
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+KIB = 1024
+
+
+def address_of(source: Path) -> str:
+    """Where a page of docs/ is on the site, from its top: "" for the home page."""
+    path = source.relative_to(DOCS).with_suffix("").as_posix()
+    return re.sub(r"(^|/)index$", r"\1", path).rstrip("/") + "/" * (path != "index")
+
+
+SOURCES = [path for path in DOCS.rglob("*.md") if "results" not in path.parts] + list((DOCS / "labs").glob("*.py"))
+ADDRESSES = sorted(map(address_of, SOURCES))
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files under /sub/, compressed as a web host does it."""
+
+    def do_GET(self):
+        path = Path(self.directory) / unquote(urlsplit(self.path).path).removeprefix("/sub/")
+        path = path / "index.html" if path.is_dir() else path
+        if not self.path.startswith("/sub/") or not path.is_file():
+            return self.send_error(404)
+        body, kind = path.read_bytes(), self.guess_type(path)
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if not kind.startswith(("font/", "image/png")):
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing: the tests say what fails."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/sub/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def site(server) -> tuple[Path, str]:
+    """The folder and the address of the site; a warning would fail the build."""
+    folder, address = server
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
+        cwd=ROOT,
+        env=os.environ | {"SITE_URL": address, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, address
+
+
+# What needs no browser: the files
+
+
+class Reader(HTMLParser):
+    """What a page links to, where it can be linked to, and its text outside code and formulas."""
+
+    SILENT = ("script", "style", "code", "pre", "mjx-container", "svg")
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.anchors, self.text, self.silent, self.formulas = [], set(), "", [], 0
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
+        self.links += [values[name] for name in ("href", "src") if values.get(name)]
+        self.formulas += tag == "mjx-container"
+        if tag in self.SILENT:
+            self.silent.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.silent and self.silent[-1] == tag:
+            self.silent.pop()
+
+    def handle_data(self, data):
+        self.text += "" if self.silent else data
+
+
+@pytest.fixture(scope="session")
+def pages(site) -> dict[str, Reader]:
+    folder, _ = site
+    return {path.relative_to(folder).as_posix(): Reader(path) for path in sorted(folder.rglob("*.html"))}
+
+
+def broken_links(pages: dict[str, Reader], folder: Path, address: str) -> list[str]:
+    """Links of the pages that lead to no file or to no anchor of the site; those to other hosts are not followed."""
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            target, _, anchor = urljoin(address + name.removesuffix("index.html"), link).partition("#")
+            if not target.startswith(("http:", "https:")) or urlsplit(target).netloc != urlsplit(address).netloc:
+                continue
+            file = folder / unquote(urlsplit(target).path).removeprefix("/sub/")
+            file = file / "index.html" if file.is_dir() else file
+            anchors = (
+                pages[file.relative_to(folder).as_posix()].anchors if file.suffix == ".html" and file.exists() else ()
+            )
+            if not target.startswith(address) or not file.is_file() or (anchor and unquote(anchor) not in anchors):
+                broken.append(f"{name}: {link}")
+    return broken
+
+
+def test_every_link_image_and_download_leads_somewhere(site, pages):
+    assert len(pages) == len(ADDRESSES) + 1  # and 404.html
+    assert broken_links(pages, *site) == []
+
+
+def test_the_link_checker_finds_a_broken_link_and_a_broken_anchor(site, pages):
+    folder, address = site
+    home = pages["index.html"]
+    links, home.links = home.links, ["nowhere/", "#nowhere", "/outside/", "reference/notation/#nowhere"]
+    try:
+        assert len(broken_links({**pages, "index.html": home}, folder, address)) == 4
+    finally:
+        home.links = links
+
+
+def test_every_formula_is_typeset(pages):
+    raw = {name: re.findall(r"\\[(\[].*|\$\S[^$]*\$|\\[a-zA-Z]+\{.*", page.text)[:3] for name, page in pages.items()}
+    assert {name: found for name, found in raw.items() if found} == {}
+    assert pages["reference/notation/index.html"].formulas > 10
+
+
+# What needs one
+
+
+@pytest.fixture(scope="session")
+def browser(site):
+    if CHROMIUM is None:
+        tell = pytest.fail if os.environ.get("VGP_REQUIRE_BROWSER") == "1" else pytest.skip
+        tell("no Chromium to test the site with; get it with: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page loaded afresh, with all that a reader's browser says and fetches while loading it."""
+
+    def __init__(self, browser: Browser, url: str, scheme: str):
+        self.context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: dict[str, int] = {}
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("response", self._count)
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.goto(url, wait_until="networkidle")
+
+    def _count(self, response):
+        self.requests[response.url] = int(response.headers.get("content-length", 0))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def violations(self) -> list[str]:
+        context = {"exclude": [["mjx-math"], ["mjx-assistive-mml"]]}  # thousands of glyphs, of the colour of the text
+        found = Axe().run(self.page, context=context, options=WCAG).response["violations"]
+        return [f"{v['id']}: {node['html'][:200]} ({node['failureSummary']})" for v in found for node in v["nodes"][:3]]
+
+    def sideways(self) -> list[str]:
+        """What sticks out of the window if the page scrolls sideways, and pictures that do in any case."""
+        return self.page.evaluate(
+            """() => {
+                const scrolls = document.documentElement.scrollWidth > innerWidth;
+                const parts = document.querySelectorAll(scrolls ? '.md-content *' : '.md-content img');
+                return [...parts].filter(e => e.getBoundingClientRect().right > innerWidth)
+                    .map(e => e.outerHTML.slice(0, 150));
+            }"""
+        )
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=lambda address: address or "home")
+def test_page_is_light_quiet_accessible_and_fits(browser, site, address):
+    _, root = site
+    with Visit(browser, root + address, "light") as visit:
+        assert [url for url in visit.requests if not url.startswith(root)] == []
+        weight = sum(visit.requests.values()) / KIB
+        heaviest = sorted(visit.requests.items(), key=lambda item: -item[1])[:5]
+        assert weight <= (300 if visit.page.query_selector("[data-instrument]") else 200), heaviest
+        visit.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
+        for width, schemes in [(1280, ["light", "dark"]), (390, ["dark", "light"])]:
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            for scheme in schemes:
+                visit.page.emulate_media(color_scheme=scheme)
+                assert visit.violations() == [], f"{scheme}, {width} px"
+            assert visit.sideways() == [], f"{width} px"
+        assert visit.complaints == []
+
+
+def brightness(page: Page, file: Path) -> float:
+    """Of the first figure as painted: 0 black, 1 white."""
+    page.locator(".md-content figure img").first.screenshot(path=file)
+    return float(imread(file)[..., :3].mean())
+
+
+def test_figures_follow_the_system_and_the_reader_s_own_choice(browser, site, tmp_path):
+    _, root = site
+    for system, other in [("light", "dark"), ("dark", "light")]:
+        with Visit(browser, root, system) as visit:
+            seen = {system: brightness(visit.page, tmp_path / "figure.png")}
+            visit.page.evaluate(
+                f"document.querySelector('input[data-md-color-media=\"(prefers-color-scheme: {other})\"]').click()"
+            )
+            visit.page.wait_for_timeout(300)
+            seen[other] = brightness(visit.page, tmp_path / "figure.png")
+            assert seen["light"] > 0.8 and seen["dark"] < 0.3, (system, seen)
+
+
+def test_search_finds_what_readers_ask(browser, site):
+    _, root = site
+    with Visit(browser, root, "light") as visit:
+        field = visit.page.locator(".md-search__input")
+        field.click()
+        field.press_sequentially("dying ReLU", delay=20)
+        result = visit.page.locator(".md-search-result__item").first
+        result.wait_for()
+        assert "dying relu" in result.inner_text().lower()
+
+
+def test_instant_navigation_keeps_figures_and_formulas(browser, site):
+    _, root = site
+    with Visit(browser, root, "light") as visit:
+        visit.page.evaluate("window.never_reloaded = true")
+        for address in [a for a in ADDRESSES if a.startswith("reference/")]:
+            visit.page.evaluate("a => [...document.links].find(l => l.href === a).click()", root + address)
+            visit.page.wait_for_url(root + address)
+            visit.page.wait_for_function(
+                "u => document.querySelector('link[rel=canonical]').href === u", arg=root + address
+            )
+        assert visit.page.evaluate("window.never_reloaded") is True
+        assert visit.complaints == []
