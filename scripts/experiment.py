@@ -25,6 +25,7 @@ import math
 import os
 import platform
 import re
+import symtable
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -109,12 +110,23 @@ def bound_names(statement: ast.stmt) -> set[str]:
             return set()
 
 
+def names_used(statement: ast.stmt) -> set[str]:
+    """The names of the module that a statement at its top uses; a function's own variables do not count."""
+    tables, used = [symtable.symtable(ast.unparse(statement), "statement", "exec")], set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        outside = {symbol for symbol in table.get_symbols() if symbol.is_global() or table.get_type() == "module"}
+        used |= {symbol.get_name() for symbol in outside if symbol.is_referenced()}
+    return used
+
+
 def needed_for(wanted: set[str], name: str) -> list[ast.stmt]:
     """The statements of experiment `name`, and of experiments it imports from, on which the wanted names depend."""
     body = ast.parse((EXPERIMENTS / f"{name}.py").read_text()).body[1:]
     while True:
         kept = [statement for statement in body if not bound_names(statement) or bound_names(statement) & wanted]
-        used = {node.id for statement in kept for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        used = set().union(*map(names_used, kept))
         if used <= wanted:
             break
         wanted = wanted | used
