@@ -23,7 +23,7 @@ RESIDUALS = {
     "postactivation": "x + α φ(N(W x + b))",
     "two_weights": "x + α W₂ φ(W₁ N(x) + b)",
 }
-NORMALISATIONS = ("batch", "layer", "rms")
+NORMALISATIONS = ("batch", "batch_inference", "layer", "rms")
 NORM_POSITIONS = ("pre", "post")
 
 
@@ -33,12 +33,13 @@ class Network:
 
     `weight_variance` is σ_w², `bias_variance` is σ_b²; give either an initialiser's name or σ_w². With the initialiser
     "orthogonal" W is σ_w times a Haar-distributed orthogonal matrix; σ_w² is 1 unless given. The input has `input_width`
-    entries (as many as the layers, unless given) and the root mean square `input_rms`; its direction does not matter.
+    entries (as many as the layers, unless given), the root mean square `input_rms` and a random direction.
 
     `batch_size` inputs pass through the same weights; the cosine between any two of them is `input_correlation`.
 
-    `normalisation` is "batch" (training mode: each unit over the batch), "layer" or "rms" (each input over its units), all
-    with unit gain and no shift. By `norm_position` it stands before the activation, h = φ(N(Wh + b)), or after it,
+    `normalisation` is "batch" (training mode: each unit over the batch), "batch_inference" (the same, but mean and
+    variance are constants that pass no gradient), "layer" or "rms" (each input over its units), all with unit gain and no
+    shift. By `norm_position` it stands before the activation, h = φ(N(Wh + b)), or after it,
     h = N(φ(Wh + b)).
 
     With `residual` each layer becomes a block that adds to its input x a branch times α, the `residual_scale`:
@@ -111,12 +112,14 @@ class Network:
             raise ValueError(
                 f"input_correlation {self.input_correlation:g} needs at least two inputs; give batch_size=2 or more"
             )
-        if self.batch_size > 1 and self.input_correlation < -1 / (self.batch_size - 1):
+        least = -1 / (self.batch_size - 1) if self.batch_size > 1 else -1.0
+        if self.input_correlation < least:
             raise ValueError(
                 f"{self.batch_size} inputs cannot all have the cosine {self.input_correlation:g} with each other; "
-                f"the least is {-1 / (self.batch_size - 1):.6g}"
+                f"the least is {least:.6g}"
             )
-        if self.batch_size > self.fan_in and self.input_correlation < 1:
+        dimensions = 1 if self.input_correlation == 1 else self.batch_size - (self.input_correlation == least)
+        if dimensions > self.fan_in:
             raise ValueError(
                 f"{self.batch_size} inputs of cosine {self.input_correlation:g} do not fit into {self.fan_in} dimensions; "
                 "take a smaller batch_size or a larger input_width"
@@ -129,7 +132,7 @@ class Network:
                 raise ValueError("norm_position 'post' needs a normalisation: batch, layer or rms")
             return
         check_name("normalisation", self.normalisation, NORMALISATIONS)
-        if self.normalisation == "batch" and self.batch_size == 1:
+        if self.normalisation in ("batch", "batch_inference") and self.batch_size == 1:
             raise ValueError(
                 "batch normalisation has no meaning for one input (it would be 0 at every unit); give batch_size=2 or more"
             )
@@ -142,6 +145,11 @@ class Network:
                 raise ValueError(f"residual_scale {self.residual_scale:g} needs a residual: {', '.join(RESIDUALS)}")
             return
         check_name("residual", self.residual, RESIDUALS)
+        if self.residual == "preactivation" and self.bias_variance > 0:
+            raise ValueError(
+                f"the block {RESIDUALS['preactivation']} has no biases: leave bias_variance {self.bias_variance:g} out, "
+                "or take another residual"
+            )
         if self.fan_in != self.width:
             raise ValueError(
                 f"a residual block adds its input: input_width {self.input_width} must equal width {self.width}; "

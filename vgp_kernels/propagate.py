@@ -6,10 +6,11 @@ from numbers import Integral
 
 import numpy as np
 
-from vgp_kernels import cpu
-from vgp_kernels.network import Network
+from vgp_kernels import batch, cpu
+from vgp_kernels.network import Network, check_name
 
 TARGETS = ("cpu",)
+LOSS_GRADIENTS = ("independent", "shared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +20,15 @@ class GradientFlow:
     network: Network
     seed: int
     log_signal: np.ndarray
-    """(trials, depth + 1): ln of the root mean square of h_l, l = 0 … depth; h_0 is the input."""
+    """(trials, depth + 1): ln of the root mean square of h_l over units and inputs, l = 0 … depth; h_0 is the input."""
     log_gradient: np.ndarray
-    """(trials, depth + 1): ln |∂E/∂h_l|, l = 0 … depth, with |∂E/∂h_depth| = 1."""
+    """(trials, depth + 1): ln |∂E/∂h_l| of all inputs together, l = 0 … depth, with |∂E/∂h_depth| = 1."""
     log_weight_gradient: np.ndarray
-    """(trials, depth): ln |∂E/∂W_l| (Frobenius norm), l = 1 … depth."""
+    """(trials, depth · weights_per_layer): ln |∂E/∂W_l| (Frobenius norm), l = 1 … depth; of two weights, W₁ before W₂."""
+    correlation: np.ndarray
+    """(trials, depth + 1): the mean cosine between the h_l of two inputs, over all pairs of inputs with h_l ≠ 0; NaN without one."""
+    gradient_correlation: np.ndarray
+    """(trials, depth + 1): the same of ∂E/∂h_l."""
 
     @property
     def trials(self) -> int:
@@ -32,7 +37,12 @@ class GradientFlow:
 
 
 def propagate(
-    network: Network, trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+    network: Network,
+    trials: int = 1000,
+    seed: int = 0,
+    target: str = "cpu",
+    threads: int | None = None,
+    loss_gradient: str = "independent",
 ) -> GradientFlow:
     """Draw `trials` independent networks and return the norms of their signals and gradients at every layer.
 
@@ -40,6 +50,10 @@ def propagate(
     or grows on its way down. The joint law of all norms is exact for Gaussian and for Haar-distributed orthogonal
     weights, at every width and depth, in O(width · depth) per network. Values of φ and φ′ are float32; slopes below its
     range count as 0.
+
+    Of a batch, ∂E/∂h_depth is a random direction of the gradients of all inputs together; with the `loss_gradient`
+    "shared" it is one direction that all inputs have in common. With batches, norms or skips the cost is
+    O(batch_size² · width · depth). Norms have no ε: what is constant is normalised to 0 and passes no gradient.
 
     The bits depend on network and seed only: not on `threads` (all cores unless given), and the first ten of a thousand
     trials are those of a run with ten.
@@ -55,10 +69,15 @@ def propagate(
     threads = checked_integer("threads", threads, 1, 1024)
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
-    layers = network.depth + 1
-    outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, network.depth))
-    cpu.run(network, trials, seed, threads, outputs)
-    return GradientFlow(network, seed, *outputs)
+    check_name("loss_gradient", loss_gradient, LOSS_GRADIENTS)
+    layers, weights = network.depth + 1, network.depth * network.weights_per_layer
+    outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, weights))
+    correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
+    if network.is_plain:
+        cpu.run(network, trials, seed, threads, outputs)
+    else:
+        batch.run(network, trials, seed, threads, loss_gradient == "shared", outputs + correlations)
+    return GradientFlow(network, seed, *outputs, *correlations)
 
 
 def checked_integer(name: str, value: object, smallest: int, largest: int) -> int:

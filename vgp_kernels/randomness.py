@@ -15,7 +15,9 @@ from vgp_kernels.arithmetic import STRICT, ZERO, bits_from_float, f32, float_fro
 u32 = np.uint32
 ROUNDS = 12
 PARITY = u32(0x1BD11BDA)
-WEIGHTS, BIASES = u32(0), u32(1)  # purposes
+# Purposes. Weights that are kept as frames have two: their images forward, and what is new going back. Those of a
+# layer's second weight are one more.
+WEIGHTS, BIASES, INPUTS, LOSS, FORWARD, BACKWARD = u32(0), u32(1), u32(2), u32(3), u32(4), u32(6)
 
 ANGLE_PER_STEP = f32(math.pi / 2 / 2**32)
 
@@ -66,6 +68,12 @@ def threefry(c0, c1, c2, c3, k0, k1, k2, k3, rounds):
 def words(unit_pair, trial, layer, purpose, seed_low, seed_high):
     """Four random 32-bit words."""
     return threefry(unit_pair, trial, layer, purpose, seed_low, seed_high, u32(0), u32(0), ROUNDS)
+
+
+@njit(inline="always", **STRICT)
+def of_column(purpose, column):
+    """The purpose of a column, for what has several: one for each input of a batch."""
+    return u32(purpose + u32(u32(column) << u32(3)))
 
 
 @njit(inline="always", **STRICT)

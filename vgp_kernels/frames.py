@@ -1,0 +1,325 @@
+"""Linear algebra on a few long rows, in one fixed order of operations: the same bits on every machine, which no BLAS promises.
+
+A matrix here holds its vectors as rows: `vectors[b, :n]`. A frame is a set of orthonormal rows.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from vgp_kernels.arithmetic import STRICT, bits_from_double, f64, fma, power_of_two
+from vgp_kernels.cpu import prefer_wide_vectors
+from vgp_kernels.randomness import normal_pair, u32, words
+
+LANES = 32  # partial sums side by side, enough to hide the latency of an addition
+ROUNDING = 2.0**-40  # what is left of a vector below this part of it, after others are subtracted, is rounding
+NO_EXPONENT = -(2**40)  # the binary exponent of 0
+USUAL = 64  # rows whose largest entry is within 2^±64 are left as they are
+
+
+@intrinsic
+def keep_apart(typing_context):
+    """Compile the function once, instead of once more in each of its callers."""
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def row(typing_context, array, index):
+    """array[index] of a C-contiguous array, without counting a reference to it: that would cost more than many a loop."""
+    view = array.copy(ndim=array.ndim - 1)
+
+    def generate(context, builder, signature, arguments):
+        whole = context.make_array(array)(context, builder, arguments[0])
+        part = context.make_array(view)(context, builder)
+        strides, shape = cgutils.unpack_tuple(builder, whole.strides), cgutils.unpack_tuple(builder, whole.shape)
+        at = cgutils.pointer_add(builder, whole.data, builder.mul(arguments[1], strides[0]), whole.data.type)
+        populate_array(part, at, shape[1:], strides[1:], whole.itemsize, None)
+        return part._getvalue()
+
+    return view(array, types.int64), generate
+
+
+def sum_in_lanes(arity):
+    """The sum over the first count · LANES entries of an array, or of the products of two, in partial sums side by side.
+
+    LLVM vectorises no sum without the licence to reorder it, so the vectors are spelt out: partial sum k takes every entry
+    k + m · LANES, and in the end halves are added to halves.
+    """
+
+    def generate(context, builder, signature, arguments):
+        *arrays, count = arguments
+        pointers = [
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in zip(signature.args, arrays, strict=False)
+        ]
+        vector = ir.VectorType(ir.DoubleType(), LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
+        start = cgutils.alloca_once_value(builder, ir.Constant(count.type, 0))
+        with cgutils.for_range(builder, count):
+            at = builder.load(start)
+            operands = [
+                builder.load(builder.bitcast(builder.gep(pointer, [at]), vector.as_pointer()), align=8)
+                for pointer in pointers
+            ]
+            if arity == 2:
+                fma_type = ir.FunctionType(vector, [vector] * 3)
+                fused = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{LANES}f64")
+                builder.store(builder.call(fused, [*operands, builder.load(total)]), total)
+            else:
+                builder.store(builder.fadd(builder.load(total), operands[0]), total)
+            builder.store(builder.add(at, ir.Constant(count.type, LANES)), start)
+        result, half = builder.load(total), LANES // 2
+        while half:
+            low, high = (
+                ir.Constant(ir.VectorType(ir.IntType(32), half), [*range(first, first + half)]) for first in (0, half)
+            )
+            result = builder.fadd(
+                builder.shuffle_vector(result, result, low), builder.shuffle_vector(result, result, high)
+            )
+            half //= 2
+        return builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
+
+    if arity == 2:
+        return intrinsic(lambda typing_context, x, y, count: (types.float64(x, y, count), generate))
+    return intrinsic(lambda typing_context, x, count: (types.float64(x, count), generate))
+
+
+sum_of_products, sum_of_entries = sum_in_lanes(2), sum_in_lanes(1)
+
+
+@njit(**STRICT)
+def dot(x, y, n):
+    """x · y of the first n entries."""
+    keep_apart()
+    whole = n // LANES
+    total = sum_of_products(x, y, whole)
+    for i in range(whole * LANES, n):
+        total = fma(x[i], y[i], total)
+    return total
+
+
+@njit(**STRICT)
+def sum_of(x, n):
+    """Σ x of the first n entries."""
+    keep_apart()
+    whole = n // LANES
+    total = sum_of_entries(x, whole)
+    for i in range(whole * LANES, n):
+        total += x[i]
+    return total
+
+
+@njit(**STRICT)
+def fill(x, value, n):
+    """x ← value, to the first n entries."""
+    for i in range(n):
+        x[i] = value
+
+
+@njit(**STRICT)
+def copy(x, y, n):
+    """x ← y, the first n entries."""
+    for i in range(n):
+        x[i] = y[i]
+
+
+@njit(**STRICT)
+def scale(x, factor, n):
+    """x ← factor · x, the first n entries."""
+    prefer_wide_vectors()
+    for i in range(n):
+        x[i] *= factor
+
+
+@njit(**STRICT)
+def add_multiple(x, factor, y, n):
+    """x ← x + factor · y, the first n entries."""
+    prefer_wide_vectors()
+    keep_apart()
+    for i in range(n):
+        x[i] = fma(factor, y[i], x[i])
+
+
+@njit(**STRICT)
+def combine(x, coefficients, frame, count, n):
+    """x ← x + Σ_j coefficients_j frame_j."""
+    prefer_wide_vectors()
+    keep_apart()
+    j = 0
+    while j + 4 <= count:
+        a, b, c, d = coefficients[j], coefficients[j + 1], coefficients[j + 2], coefficients[j + 3]
+        for i in range(n):
+            x[i] = fma(d, frame[j + 3, i], fma(c, frame[j + 2, i], fma(b, frame[j + 1, i], fma(a, frame[j, i], x[i]))))
+        j += 4
+    while j < count:
+        add_multiple(x, coefficients[j], row(frame, j), n)
+        j += 1
+
+
+@njit(**STRICT)
+def twin(vectors, b, n):
+    """(a, ±1) for the first vector a < b with vector b = ± vector a to the last bit, or (-1, 0)."""
+    for a in range(b):
+        for sign in (1.0, -1.0):
+            unit = 0
+            while unit < n and vectors[b, unit] == sign * vectors[a, unit]:
+                unit += 1
+            if unit == n:
+                return a, sign
+    return -1, 0.0
+
+
+@njit(**STRICT)
+def extend(frame, count, vectors, vector_count, n, coefficients, rest):
+    """Make the frame of `count` rows span the vectors, too; returns its new size.
+
+    coefficients[b, j] becomes frame_j · vector_b, so that vector_b = Σ_j coefficients[b, j] frame_j. Gram-Schmidt, done
+    twice (Giraud, Langou & Rozložník 2005). Vectors that are equal or opposite get coefficients that are so to the last
+    bit: such inputs then stay equal, where rounding would part them in a chaotic network.
+    """
+    for b in range(vector_count):
+        fill(row(coefficients, b), 0.0, coefficients.shape[1])
+        other, sign = twin(vectors, b, n)
+        if other >= 0:
+            for j in range(count):
+                coefficients[b, j] = sign * coefficients[other, j]
+            continue
+        square = dot(row(vectors, b), row(vectors, b), n)
+        left, vector, along = square, row(rest, 0), row(rest, 1)
+        copy(vector, row(vectors, b), n)
+        for _ in range(2 if count > 0 else 0):
+            for j in range(count):
+                along[j] = -dot(row(frame, j), vector, n)
+                coefficients[b, j] -= along[j]
+            combine(vector, along, frame, count, n)
+            left = dot(vector, vector, n)
+        if count < n and left > ROUNDING * ROUNDING * square:
+            norm = math.sqrt(left)
+            inverse = 1.0 / norm
+            for unit in range(n):
+                frame[count, unit] = vector[unit] * inverse
+            coefficients[b, count] = norm
+            count += 1
+    return count
+
+
+@njit(**STRICT)
+def fill_normals(out, n, trial, layer, purpose, seed_low, seed_high):
+    """The first n entries become independent N(0, 1), and so do others up to a multiple of four."""
+    prefer_wide_vectors()
+    keep_apart()
+    quarter = (n + 3) // 4
+    for i in range(quarter):
+        w0, w1, w2, w3 = words(u32(i), trial, layer, purpose, seed_low, seed_high)
+        x0, x1 = normal_pair(w0, w1)
+        x2, x3 = normal_pair(w2, w3)
+        out[i], out[quarter + i], out[2 * quarter + i], out[3 * quarter + i] = f64(x0), f64(x1), f64(x2), f64(x3)
+
+
+# Rows with binary exponents: row b stands for 2^exponents[b] · vectors[b]
+
+
+@njit(**STRICT)
+def largest_exponent(x, n):
+    """⌊log₂⌋ of the largest of the first n entries, or NO_EXPONENT if all are 0."""
+    prefer_wide_vectors()
+    keep_apart()
+    bits = np.uint64(0)
+    for unit in range(n):
+        here = bits_from_double(abs(x[unit]))
+        if here > bits:
+            bits = here
+    return np.int64(bits >> np.uint64(52)) - 1023 if bits > np.uint64(0) else NO_EXPONENT
+
+
+@njit(**STRICT)
+def shift(x, exponent, n):
+    """x ← 2^exponent x, the first n entries."""
+    if exponent != 0:
+        scale(x, power_of_two(exponent), n)
+
+
+@njit(**STRICT)
+def keep_in_range(vectors, exponents, batch_size, n):
+    """Move powers of two from the rows to their exponents where products of entries could leave the range of float64."""
+    for b in range(batch_size):
+        exponent = largest_exponent(row(vectors, b), n)
+        if exponent == NO_EXPONENT:
+            exponents[b] = 0
+        elif abs(exponent) > USUAL:
+            shift(row(vectors, b), -exponent, n)
+            exponents[b] += exponent
+
+
+@njit(**STRICT)
+def align(vectors, exponents, batch_size, n):
+    """Give all rows one exponent, which it returns."""
+    common = NO_EXPONENT
+    for b in range(batch_size):
+        exponent = largest_exponent(row(vectors, b), n)
+        if exponent != NO_EXPONENT:
+            common = max(common, exponent + exponents[b])
+    common = 0 if common == NO_EXPONENT else common
+    for b in range(batch_size):
+        shift(row(vectors, b), exponents[b] - common, n)
+        exponents[b] = common
+    return common
+
+
+@njit(**STRICT)
+def add_rows(vectors, exponents, others, other_exponents, factor, batch_size, n):
+    """vectors ← vectors + factor · others, row by row."""
+    for b in range(batch_size):
+        here, there = largest_exponent(row(vectors, b), n), largest_exponent(row(others, b), n)
+        if there == NO_EXPONENT or factor == 0.0:
+            continue
+        there += other_exponents[b]
+        if here == NO_EXPONENT:
+            common = there
+        elif abs(here) <= USUAL and there - exponents[b] <= USUAL:
+            common = exponents[b]
+        else:
+            common = max(here + exponents[b], there)
+        shift(row(vectors, b), exponents[b] - common, n)
+        add_multiple(row(vectors, b), factor * power_of_two(other_exponents[b] - common), row(others, b), n)
+        exponents[b] = common
+
+
+@njit(**STRICT)
+def squared_norm(vectors, exponents, batch_size, n):
+    """(s, k) with Σ_b |row b|² = s · 4^k."""
+    common = NO_EXPONENT
+    for b in range(batch_size):
+        if largest_exponent(row(vectors, b), n) != NO_EXPONENT:
+            common = max(common, exponents[b])
+    square = 0.0
+    for b in range(batch_size):
+        square += dot(row(vectors, b), row(vectors, b), n) * power_of_two(2 * (exponents[b] - common))
+    return square, (common if square > 0.0 else 0)
+
+
+@njit(**STRICT)
+def mean_cosine(vectors, batch_size, n, rest):
+    """The mean cosine between two rows, over all pairs of rows that are not 0; NaN if there is no such pair."""
+    direction = row(rest, 0)
+    fill(direction, 0.0, n)
+    present = 0
+    for b in range(batch_size):
+        square = dot(row(vectors, b), row(vectors, b), n)
+        if square > 0.0:
+            add_multiple(direction, 1.0 / math.sqrt(square), row(vectors, b), n)
+            present += 1
+    if present < 2:
+        return math.nan
+    # |Σ x̂_b|² = m + Σ_{a≠b} x̂_a·x̂_b
+    return (dot(direction, direction, n) - present) / (present * (present - 1.0))
