@@ -11,12 +11,14 @@ from vgp_kernels import (
     Network,
     activation,
     critical_point,
+    critical_points,
     critical_weight_variance,
+    half_stable_points,
     mean_field,
     propagate,
     variance_preserving_weight_variance,
 )
-from vgp_kernels.mean_field import moments, pair_moment
+from vgp_kernels.moments import batch_moments, moments, pair_moment
 
 
 def theory(name, weight_variance, bias_variance=0.0, depth=50):
@@ -47,15 +49,26 @@ def test_erf_has_its_closed_forms(q):
     assert here.slope == pytest.approx(4 / math.pi / math.sqrt(1 + 4 * q), rel=1e-12)
 
 
-@pytest.mark.parametrize("c", [-0.5, 0.0, 0.3, 0.9, 0.999])
-def test_pairs_have_the_arc_cosine_and_arcsine_laws(c):
-    q, relu, erf = 1.7, activation("relu"), activation("erf")
+@pytest.mark.parametrize("q", [0.02, 1.7, 3e3, 1e7])
+@pytest.mark.parametrize("c", [-0.999, -0.5, 0.0, 0.3, 0.9, 0.999])
+def test_pairs_have_the_arc_cosine_and_arcsine_laws(c, q):
+    relu, erf = activation("relu"), activation("erf")
     angle = math.acos(c)
     exact = q / (2 * math.pi) * (math.sin(angle) + (math.pi - angle) * c)  # Cho & Saul 2009
     assert pair_moment(relu.value, relu, q, c) == pytest.approx(exact, rel=1e-9, abs=1e-12)
     assert pair_moment(relu.slope, relu, q, c) == pytest.approx((math.pi - angle) / (2 * math.pi), rel=1e-9)
     exact = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))  # Williams 1998
     assert pair_moment(erf.value, erf, q, c) == pytest.approx(exact, rel=1e-10, abs=1e-13)
+    exact = 4 / math.pi / math.sqrt((1 + 2 * q) ** 2 - (2 * q * c) ** 2)
+    assert pair_moment(erf.slope, erf, q, c) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["relu", "linear", "leaky_relu(0.2)"])
+def test_correlations_of_piecewise_linear_networks_are_those_of_any_quadrature(name):
+    phi, c = activation(name), -0.4
+    found = mean_field(Network(1, 30, name, "he", batch_size=2, input_correlation=c)).correlation[1]
+    square = pair_moment(phi.value, phi, 1.0, 1.0)
+    assert found == pytest.approx(pair_moment(phi.value, phi, 1.0, c) / square, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +122,61 @@ def test_critical_line():
         critical_point("relu", 0.1)
 
 
+def test_sigmoid_has_one_critical_point_with_very_large_weights():
+    """Solved once more with mpmath: σ_w² E φ′² = 1 and σ_w² E φ² = q."""
+    with mpmath.workdps(20):
+
+        def integral(f, q):
+            points = [-14, -1 / mpmath.sqrt(q), 0, 1 / mpmath.sqrt(q), 14]
+            return mpmath.quad(lambda z: f(mpmath.sqrt(q) * z) * mpmath.npdf(z), points)
+
+        def slope_square(z):
+            return (1 / (4 * mpmath.cosh(z / 2) ** 2)) ** 2
+
+        def biases(q):
+            return q - integral(lambda z: 1 / (1 + mpmath.exp(-z)) ** 2, q) / integral(slope_square, q)
+
+        q = mpmath.findroot(biases, (40, 50), solver="anderson", tol=1e-20)
+        weights = 1 / integral(slope_square, q)
+    assert critical_point("sigmoid", 0) == pytest.approx((float(weights), float(q)), rel=1e-11)
+    assert len(critical_points("sigmoid", 0)) == 1
+    assert theory("sigmoid", 64.0).phase == "ordered"
+
+
+def test_half_stable_points_are_the_published_ones():
+    """Roberts, Yaida & Hanin 2022, section 5.3.4: C_W, C_b and K* to the digits they print."""
+    (gelu,), (silu,) = half_stable_points("gelu"), half_stable_points("silu")
+    assert (gelu.weight_variance, gelu.bias_variance) == pytest.approx((1.98305826, 0.17292239), abs=6e-9)
+    assert (silu.weight_variance, silu.bias_variance) == pytest.approx((1.98800468, 0.55514317), abs=6e-9)
+    for name in ("tanh", "relu", "softplus", "elu", "selu"):
+        assert half_stable_points(name) == []
+
+
+def test_gelu_is_stable_only_beyond_its_half_stable_point():
+    (end,) = half_stable_points("gelu")
+    unstable, stable = critical_points("gelu", 0.9 * end.bias_variance), critical_points("gelu", 1.5)
+    assert [p.chi_q > 1 for p in unstable] == [True] and unstable[0].q < end.q
+    # the published statement: beyond it the fixed point attracts
+    assert [p.chi_q < 1 for p in stable] == [True] and stable[0].q > end.q
+    best = critical_points("gelu", 1.5)[0]
+    found = theory("gelu", best.weight_variance, 1.5)
+    assert found.q_star == pytest.approx(best.q, rel=1e-6) and found.chi_1 == pytest.approx(1, rel=1e-8)
+
+
+def test_softplus_has_no_critical_point():
+    assert critical_points("softplus", 0) == critical_points("softplus", 0.3) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gains_at_unit_variance_are_those_of_mpmath(name):
+    phi = activation(name)
+    points = sorted({-14, 0, 14, *phi.kinks})
+    square = mpmath.quad(lambda z: EXACT[name](z) ** 2 * mpmath.npdf(z), points)
+    slope = mpmath.fp.quad(lambda z: float(phi.slope(np.array([z]))[0]) ** 2 * mpmath.fp.npdf(z), points)
+    assert variance_preserving_weight_variance(name) == pytest.approx(float(1 / square), rel=1e-11)
+    assert critical_weight_variance(name) == pytest.approx(1 / slope, rel=1e-9)
+
+
 def test_gains_in_closed_form():
     assert critical_weight_variance("leaky_relu(0.2)") == pytest.approx(2 / 1.04, rel=1e-13)
     assert variance_preserving_weight_variance("relu", 7.0) == pytest.approx(2, rel=1e-13)
@@ -158,6 +226,340 @@ def test_rectangular_input_follows_the_curves():
     found, flow = mean_field(network), propagate(network, trials=400)
     for curve in ("log_signal", "log_gradient", "log_weight_gradient"):
         assert np.allclose(getattr(flow, curve).mean(axis=0), getattr(found, curve), atol=0.02), curve
+
+
+def explicit_squares(network, trials, seed):
+    """Squares of the norms of signals, gradients and weight gradients, and what two inputs have in common, with matrices.
+
+    Inputs are normal with `input_correlation`; everything is written out once more, forward and back.
+    """
+    generator, phi = np.random.default_rng(seed), activation(network.activation)
+    size, n = network.batch_size, network.width
+    mixing = np.linalg.cholesky(
+        np.full((size, size), network.input_correlation) + (1 - network.input_correlation) * np.eye(size)
+    )
+
+    def dense(h, variance, bias):
+        matrix = math.sqrt(variance / len(h)) * generator.standard_normal((n, len(h)))
+        z = matrix @ h + math.sqrt(bias) * generator.standard_normal((n, 1))
+
+        def back(g):
+            rows["weight_gradient"][-1].insert(0, np.sum((g @ h.T) ** 2))
+            return matrix.T @ g
+
+        return z, back
+
+    def activate(z):
+        return phi.value(z), lambda g: phi.slope(z) * g
+
+    def normalise(z):
+        axis = 1 if network.normalisation == "batch" else 0
+        centred = z if network.normalisation == "rms" else z - z.mean(axis=axis, keepdims=True)
+        root = np.sqrt(np.mean(centred**2, axis=axis, keepdims=True))
+        y = centred / root
+
+        def back(g):
+            shift = 0 if network.normalisation == "rms" else g.mean(axis=axis, keepdims=True)
+            return (g - shift - y * np.mean(g * y, axis=axis, keepdims=True)) / root
+
+        return y, back
+
+    rows = {name: [] for name in ("signal", "gradient", "weight_gradient", "correlation")}
+    pre = [normalise] if network.normalisation and network.norm_position == "pre" else []
+    post = [normalise] if network.normalisation and network.norm_position == "post" else []
+    bias, alpha = network.bias_variance, network.residual_scale
+    for _ in range(trials):
+        h = network.input_rms * generator.standard_normal((network.fan_in, size)) @ mixing.T
+        tape, signals, correlations = [], [np.mean(h**2)], []
+        for layer in range(network.depth):
+            variance = network.weight_variance if layer else network.first_weight_variance
+
+            def weights(x, bias=bias, variance=variance):
+                return dense(x, variance, bias)
+
+            def free(x, variance=variance):
+                return dense(x, variance, 0.0)
+
+            branch = {
+                None: [weights, *pre, activate, *post],
+                "preactivation": [*pre, activate, free],
+                "postactivation": [weights, *pre, activate],
+                "two_weights": [*pre, weights, activate, free],
+            }[network.residual]
+            x, backs = h, []
+            for step in branch:
+                x, back = step(x)
+                backs.append(back)
+            if network.residual:
+                h, tail = h + alpha * x, []
+                for step in post:
+                    h, back = step(h)
+                    tail.append(back)
+            else:
+                h, tail = x, []
+            tape.append((backs, tail))
+            signals.append(np.mean(h**2))
+            if size > 1:
+                unit = h / np.linalg.norm(h, axis=0)
+                correlations.append((np.sum(unit.T @ unit) - size) / (size * (size - 1)))  # the mean over all pairs
+        g = generator.standard_normal(h.shape)
+        g /= np.linalg.norm(g)
+        gradients = [1.0]
+        rows["weight_gradient"].append([])
+        for backs, tail in reversed(tape):
+            for back in tail:
+                g = back(g)
+            down = alpha * g if network.residual else g
+            for back in reversed(backs):
+                down = back(down)
+            g = g + down if network.residual else down
+            gradients.insert(0, np.sum(g**2))
+        rows["signal"].append(signals)
+        rows["gradient"].append(gradients)
+        rows["correlation"].append(correlations)
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+FAMILIES = [
+    {"activation": "tanh", "weight_variance": 2.3, "bias_variance": 0.1, "batch_size": 4, "input_correlation": 0.4},
+    {"activation": "sigmoid", "initialiser": "xavier", "batch_size": 3, "input_correlation": -0.3},
+    {"activation": "relu", "initialiser": "he", "batch_size": 10, "normalisation": "batch"},
+    {"activation": "selu", "weight_variance": 3.0, "batch_size": 9, "normalisation": "batch", "input_correlation": 0.8},
+    {"activation": "gelu", "initialiser": "he", "batch_size": 12, "normalisation": "batch", "bias_variance": 0.3},
+    {"activation": "gelu", "weight_variance": 0.7, "normalisation": "layer", "bias_variance": 0.2},
+    {"activation": "silu", "weight_variance": 0.7, "normalisation": "rms", "batch_size": 2, "input_correlation": 0.5},
+    {"activation": "relu", "initialiser": "he", "normalisation": "layer", "norm_position": "post", "batch_size": 3},
+    {"activation": "relu", "initialiser": "he", "normalisation": "rms", "norm_position": "post", "bias_variance": 0.2},
+    {"activation": "relu", "initialiser": "he", "residual": "preactivation", "residual_scale": 0.7},
+    {"activation": "tanh", "weight_variance": 1.7, "residual": "postactivation", "batch_size": 2, "bias_variance": 0.1},
+    {"activation": "softplus", "weight_variance": 0.3, "residual": "postactivation", "residual_scale": 0.5},
+    {"activation": "relu", "initialiser": "he", "residual": "two_weights", "bias_variance": 0.3, "batch_size": 2},
+    {
+        "activation": "relu",
+        "residual": "preactivation",
+        "normalisation": "batch",
+        "batch_size": 12,
+        "initialiser": "he",
+    },
+    {"activation": "elu", "residual": "postactivation", "normalisation": "batch", "batch_size": 9, "initialiser": "he"},
+    {
+        "activation": "relu",
+        "residual": "two_weights",
+        "normalisation": "batch",
+        "batch_size": 8,
+        "initialiser": "he",
+        "bias_variance": 0.2,
+        "input_correlation": 0.3,
+        "residual_scale": 1.3,
+    },
+    {"activation": "gelu", "residual": "preactivation", "normalisation": "layer", "initialiser": "he"},
+    {"activation": "relu", "residual": "two_weights", "normalisation": "rms", "initialiser": "he", "input_rms": 3.0},
+    {"activation": "relu", "residual": "postactivation", "normalisation": "layer", "initialiser": "he"},
+    {
+        "activation": "relu",
+        "residual": "postactivation",
+        "normalisation": "layer",
+        "norm_position": "post",
+        "initialiser": "he",
+        "batch_size": 3,
+    },
+    {
+        "activation": "relu",
+        "residual": "postactivation",
+        "normalisation": "rms",
+        "norm_position": "post",
+        "initialiser": "he",
+    },
+    {
+        "activation": "tanh",
+        "residual": "two_weights",
+        "normalisation": "layer",
+        "norm_position": "post",
+        "weight_variance": 1.5,
+        "bias_variance": 0.1,
+    },
+]
+
+
+def described(options):
+    return "-".join(f"{value}" for value in options.values())
+
+
+@pytest.mark.parametrize("options", FAMILIES, ids=described)
+def test_every_family_follows_its_curves(options):
+    network = Network(depth=6, width=300, **options)
+    found, sample = mean_field(network), explicit_squares(network, trials=24, seed=3)
+    for name in ("signal", "gradient", "weight_gradient"):
+        theory = getattr(found, f"log_{name}")
+        squares = sample[name]
+        error = squares.std(axis=0, ddof=1) / math.sqrt(len(squares)) / squares.mean(axis=0)
+        # 0.02 for the finite width (depth/width) and four standard errors
+        assert np.all(np.abs(np.log(squares.mean(axis=0)) / 2 - theory) < 0.02 + 2 * error), name
+    if network.batch_size > 1:
+        error = sample["correlation"].std(axis=0, ddof=1) / math.sqrt(len(sample["correlation"]))
+        assert np.all(np.abs(sample["correlation"].mean(axis=0) - found.correlation[1:]) < 0.01 + 4 * error)
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 64, 4096])
+def test_batch_normalisation_has_its_closed_forms(size):
+    """Yang et al. 2019, Theorems 7 and 8, for linear and ReLU networks at every batch size."""
+    linear = mean_field(Network(3, size, "linear", "he", batch_size=size, normalisation="batch"))
+    assert linear.chi_1 == pytest.approx((size - 2) / (size - 3), rel=1e-12)
+    rho = -1 / (size - 1)
+    angle = math.acos(rho)
+    j, slope = (math.sqrt(1 - rho**2) + (math.pi - angle) * rho) / math.pi, (math.pi - angle) / math.pi
+    exact = (size - 1 + slope) / ((size - 3) * (1 - j)) - 1 / (size - 3)
+    relu = mean_field(Network(3, size, "relu", weight_variance=0.3, batch_size=size, normalisation="batch"))
+    assert relu.chi_1 == pytest.approx(exact, rel=1e-12)
+    # what the activation takes in is BN's output: for ReLU, E φ² = 1/2 and E φφ = J(ρ)/2
+    assert relu.correlation[-1] == pytest.approx(j, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["tanh", "selu", "hard_tanh", "softplus"])
+def test_batch_moments_are_the_averages_over_the_sphere(name):
+    size, draws, phi = 6, 200_000, activation(name)
+    z = np.random.default_rng(5).standard_normal((draws, size))
+    z -= z.mean(axis=1, keepdims=True)
+    u = z / np.linalg.norm(z, axis=1, keepdims=True)
+    value, slope = phi.value(math.sqrt(size) * u), phi.slope(math.sqrt(size) * u)
+    jacobian = np.eye(size) - 1 / size - u[:, :, None] * u[:, None, :]
+    whole = np.einsum("naa,na->n", jacobian, slope**2)  # J is a projection
+    common = np.einsum("nab,na,nb->n", jacobian, slope, slope) / size
+    found = batch_moments(phi, size)
+    square = math.exp(found.log_value)
+    for computed, sample in (
+        (square, value[:, 0] ** 2),
+        (square * found.correlation, value[:, 0] * value[:, 1]),
+        (math.sqrt(square) * found.mean, value[:, 0]),
+        (found.slope, slope[:, 0] ** 2),
+        (found.slopes, slope[:, 0] * slope[:, 1]),
+        (found.centred_trace, whole - common),
+        (found.common_trace, common),
+    ):
+        assert computed == pytest.approx(sample.mean(), abs=4.5 * sample.std() / math.sqrt(draws) + 1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_large_batches_explode_by_the_poincare_ratio(name):
+    """χ₁ → E φ′²/Var φ ≥ 1 for many inputs per batch, with equality for linear networks only."""
+    here = moments(activation(name), 0.0)
+    limit = here.slope / (math.exp(here.log_value) * (1 - here.mean**2))
+    found = mean_field(Network(2, 65536, name, "lecun", batch_size=65536, normalisation="batch"))
+    assert found.chi_1 == pytest.approx(limit, rel=1e-4)
+    assert found.chi_1 > 1
+
+
+def test_tiny_batches_are_extreme():
+    two, three = (mean_field(Network(4, 64, "tanh", "he", batch_size=b, normalisation="batch")) for b in (2, 3))
+    assert two.chi_1 == 0 and np.all(two.log_gradient[:-1] == -math.inf) and "no gradient" in two.remark
+    assert three.chi_1 == math.inf and np.all(three.log_gradient[:-1] == math.inf) and "3 inputs" in three.remark
+
+
+def test_a_skip_tames_batch_normalisation():
+    """With x + W relu(BN x) and He weights the variance is 1 + (1 - 1/π)l, in the limit of large batches."""
+    network = Network(40, 65536, "relu", "he", residual="preactivation", normalisation="batch", batch_size=65536)
+    variance = 1 + (1 - 1 / math.pi) * np.arange(40)
+    assert mean_field(network).log_gradient[0] == pytest.approx(np.log1p(1 / variance).sum() / 2, rel=1e-4)
+
+
+def test_tanh_residual_networks_explode_below_exponentially():
+    """Yang & Schoenholz 2017: ln of the squared gradient ~ 8/(3√(2π)) σ_w √l for x + tanh(Wx)."""
+    found = mean_field(Network(800, 256, "tanh", weight_variance=3.0, residual="postactivation"))
+    whole = 2 * np.cumsum(-np.diff(found.log_gradient))  # layers 1 … l
+    coefficient = (whole[799] - whole[399]) / (math.sqrt(800) - math.sqrt(400)) / math.sqrt(3)
+    assert coefficient == pytest.approx(8 / (3 * math.sqrt(2 * math.pi)), rel=0.002)  # corrections vanish with 1/√l
+    assert found.q_star == math.inf and found.chi_1 == pytest.approx(1)
+
+
+def test_layer_norm_before_and_after_the_sum():
+    """Xiong et al. 2020: the last block's gradient falls as 1/depth with norms before the branch, and not with norms after."""
+    for depth in (7, 60):
+        before = mean_field(Network(depth, 100, "relu", "he", residual="preactivation", normalisation="layer"))
+        factor = 1 + 1 / np.arange(1, depth + 1)  # 1 + E φ′² σ_w²/V with V = l
+        assert before.log_gradient[0] == pytest.approx(np.log(factor).sum() / 2, rel=1e-12)
+        after = mean_field(
+            Network(depth, 100, "relu", "he", residual="preactivation", normalisation="layer", norm_position="post")
+        )
+        assert after.log_gradient == pytest.approx(np.zeros(depth + 1), abs=1e-12) and after.chi_1 == pytest.approx(1)
+
+
+def test_shattered_gradients():
+    """Balduzzi et al. 2017: 1/2^L if half of the units are active together; plain ReLU networks correlate their inputs."""
+    plain = mean_field(Network(40, 512, "relu", "he", batch_size=2))
+    c, product = 0.0, 1.0
+    for _ in range(40):
+        product *= 1 - math.acos(c) / math.pi
+        c = (math.sqrt(1 - c * c) + (math.pi - math.acos(c)) * c) / math.pi
+    assert plain.gradient_correlation[0] == pytest.approx(product, rel=1e-9)
+    assert plain.correlation[-1] == pytest.approx(c, rel=1e-12)
+    normalised = mean_field(Network(6, 512, "relu", "he", batch_size=64, normalisation="batch_inference"))
+    share = 1 - math.acos(-1 / 63) / math.pi
+    assert normalised.gradient_correlation == pytest.approx(share ** np.arange(6, -1, -1), rel=1e-10)
+
+
+def test_batch_statistics_correlate_gradients_the_other_way():
+    """What is common to all inputs of a batch does not pass back through the mean, so that gradients sum to 0 over it."""
+    found = mean_field(Network(6, 512, "gelu", "he", batch_size=5, normalisation="batch")).gradient_correlation
+    assert found == pytest.approx([-1 / 4] * 6 + [1])
+
+
+def test_gradients_at_two_inputs_correlate_as_with_matrices():
+    generator, n, depth, c = np.random.default_rng(4), 400, 4, 0.3
+    network = Network(
+        depth, n, "tanh", weight_variance=2.0, batch_size=2, input_correlation=c, residual="preactivation"
+    )
+    cosines = []
+    for _ in range(20):
+        a, b = generator.standard_normal((2, n))
+        h = np.stack([a, c * a + math.sqrt(1 - c * c) * b], axis=1)
+        tape = []
+        for _ in range(depth):
+            matrix = math.sqrt(2 / n) * generator.standard_normal((n, n))
+            tape.append((matrix, 1 - np.tanh(h) ** 2))
+            h = h + matrix @ np.tanh(h)
+        g = np.repeat(generator.standard_normal((n, 1)), 2, axis=1)
+        for matrix, slope in reversed(tape):
+            g = g + slope * (matrix.T @ g)
+        cosines.append(g[:, 0] @ g[:, 1] / np.prod(np.linalg.norm(g, axis=0)))
+    error = np.std(cosines) / math.sqrt(20)
+    assert np.mean(cosines) == pytest.approx(mean_field(network).gradient_correlation[0], abs=0.005 + 4 * error)
+
+
+def test_correlations_under_norms_have_fixed_points():
+    variance, bias = 6.0, 0.1
+    chaotic = mean_field(
+        Network(150, 99, "tanh", weight_variance=variance, bias_variance=bias, normalisation="layer", batch_size=2)
+    )
+    # c* is that of the pre-activations, `correlation` that of the layers' outputs
+    square = math.exp(moments(activation("tanh"), 0.0).log_value)
+    at_top = (variance * square * chaotic.correlation[-1] + bias) / (variance * square + bias)
+    assert 0 < chaotic.c_star < 1 and at_top == pytest.approx(chaotic.c_star, abs=1e-5)
+    steps = np.diff(chaotic.correlation)[[60, 80]]
+    assert 20 / np.log(steps[0] / steps[1]) == pytest.approx(chaotic.xi_c, rel=0.01)
+
+
+def test_what_theory_does_not_cover_is_refused():
+    with pytest.raises(ValueError, match="no theory for batch normalisation after"):
+        mean_field(Network(5, 50, "relu", "he", batch_size=8, normalisation="batch", norm_position="post"))
+    with pytest.raises(ValueError, match="all inputs are the same"):
+        mean_field(Network(5, 50, "relu", "he", batch_size=8, normalisation="batch", input_correlation=1.0))
+    with pytest.raises(ValueError, match="needs two inputs"):
+        _ = theory("tanh", 1.0).correlation
+    with pytest.raises(ValueError, match="no fixed point"):
+        _ = mean_field(Network(5, 50, "relu", "he", residual="preactivation")).c_star
+    with pytest.raises(ValueError, match="in one layer"):
+        _ = mean_field(Network(5, 50, "relu", "he", batch_size=8, normalisation="batch")).xi_c
+
+
+@pytest.mark.parametrize("name", ["batch", "batch_inference"])
+def test_gradient_correlations_of_batches_are_those_measured(name):
+    network = Network(4, 256, "relu", "he", batch_size=9, normalisation=name, residual="two_weights")
+    flow = propagate(network, trials=40, seed=5, loss_gradient="shared")
+    found = mean_field(network)
+    for curve in ("correlation", "gradient_correlation"):
+        sample = getattr(flow, curve)
+        error = sample.std(axis=0) / math.sqrt(40)
+        assert np.all(np.abs(sample.mean(axis=0) - getattr(found, curve)) < 0.01 + 4 * error), curve
 
 
 def test_wrong_type_is_refused():

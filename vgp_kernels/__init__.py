@@ -1,14 +1,16 @@
 """Gradients of deep random networks: exact simulation by compiled kernels, and what theory predicts."""
 
 from vgp_kernels.activations import ACTIVATIONS, Activation, activation
-from vgp_kernels.initialisers import INITIALISERS, Initialiser
-from vgp_kernels.mean_field import (
-    MeanField,
+from vgp_kernels.criticality import (
+    CriticalPoint,
     critical_point,
+    critical_points,
     critical_weight_variance,
-    mean_field,
+    half_stable_points,
     variance_preserving_weight_variance,
 )
+from vgp_kernels.initialisers import INITIALISERS, Initialiser
+from vgp_kernels.mean_field import MeanField, mean_field
 from vgp_kernels.network import Network
 from vgp_kernels.propagate import GradientFlow, propagate
 
@@ -16,13 +18,16 @@ __all__ = [
     "ACTIVATIONS",
     "INITIALISERS",
     "Activation",
+    "CriticalPoint",
     "GradientFlow",
     "Initialiser",
     "MeanField",
     "Network",
     "activation",
     "critical_point",
+    "critical_points",
     "critical_weight_variance",
+    "half_stable_points",
     "mean_field",
     "propagate",
     "variance_preserving_weight_variance",

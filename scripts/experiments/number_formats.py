@@ -1,0 +1,184 @@
+"""At which depth a shrinking gradient becomes 0, in four number formats."""
+
+from dataclasses import dataclass
+
+from experiment import Claim
+from style import INK, MUTED, new_figure, ramp
+
+from vgp_kernels import Network, mean_field
+from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update
+
+
+@dataclass(frozen=True)
+class Parameters:
+    width: int = 256  # only the initialiser "normal" depends on it
+    depth: int = 60  # by then a plain network's factor per layer is that of its fixed point
+    learning_rate: float = 0.1  # for the update that is rounded away
+    weight: float = 0.05  # a common size of a weight
+    ratios: tuple = (0.25, 0.5)  # besides those of networks
+    networks: tuple = (
+        ("sigmoid", "standard"),
+        ("sigmoid", "xavier"),
+        ("sigmoid", "he"),
+        ("relu", "standard"),
+        ("tanh", "standard"),
+        ("relu", "xavier"),
+    )
+
+
+PARAMETERS = Parameters()
+TOLERANCE = None
+
+
+def compute(p):
+    ratios = [("1/4 per layer", p.ratios[0]), ("1/2 per layer", p.ratios[1])]
+    for activation, initialiser in p.networks:
+        theory = mean_field(Network(p.depth, p.width, activation, initialiser))
+        # float32 would hold more digits than a page needs; the horizons do not change with the seventh
+        ratios.append((f"{activation}, {initialiser}", float(f"{theory.chi_1**0.5:.6g}")))
+    rows = []
+    for label, ratio in ratios:
+        formats = {}
+        for name in NUMBER_FORMATS:
+            gradual, flushed = horizon(name, ratio), horizon(name, ratio, flush=True)
+            formats[name] = {
+                "predicted": horizon_by_logarithm(name, ratio),
+                "zero": gradual.depth,
+                "stall": gradual.stall,
+                "subnormal": gradual.subnormal,
+                "flushed": flushed.depth,
+                "lost": lost_update(name, ratio, p.learning_rate, p.weight),
+            }
+        rows.append({"label": label, "ratio": ratio, "formats": formats})
+    return {"learning_rate": p.learning_rate, "weight": p.weight, "rows": rows}
+
+
+def row(result, label):
+    return next(r for r in result["rows"] if r["label"] == label)
+
+
+def title(r):
+    """The row's name for people."""
+    activation, _, initialiser = r["label"].partition(", ")
+    if not initialiser:
+        return r["label"]
+    names = {"standard": "1/3", "xavier": "Xavier", "he": "He"}
+    return f"{ {'relu': 'ReLU'}.get(activation, activation) }, {names[initialiser]}"
+
+
+def figure(result):
+    drawing, axes = new_figure(7.0, 4.4)
+    labels, colours = [title(r) for r in result["rows"]], ramp(len(NUMBER_FORMATS))
+    for place, (name, colour) in enumerate(zip(NUMBER_FORMATS, colours, strict=True)):
+        for y, r in enumerate(result["rows"]):
+            here, height = r["formats"][name], y + 0.24 - 0.16 * place
+            end = here["zero"] or here["stall"]
+            axes.plot([1, end], [height, height], color=colour, linewidth=3.2, solid_capstyle="butt")
+            marker = "|" if here["zero"] else ">"
+            axes.plot([end], [height], color=colour, marker=marker, markersize=6, linestyle="none")
+            axes.plot([here["lost"]], [height], color=INK, marker="o", markersize=2.6, linestyle="none")
+        axes.plot([], [], color=colour, linewidth=3.2, label=NUMBER_FORMATS[name].label)
+    axes.plot([], [], color=INK, marker="o", markersize=2.6, linestyle="none", label="update lost in the weight")
+    axes.plot([], [], color=MUTED, marker=">", markersize=6, linestyle="none", label="never 0: stalls")
+    axes.set(xscale="log", xlabel="layers", xlim=(1, 4000), yticks=range(len(labels)), yticklabels=labels)
+    axes.invert_yaxis()
+    drawing.legend(loc="outside upper center", ncols=3, fontsize=8)
+    return drawing
+
+
+def caption(result):
+    return (
+        "Layers after which a gradient of size 1 has become exactly 0, multiplied layer by layer with the factor of each network and "
+        "rounded to the format at each step. Arrows: the product never reaches 0 but stalls at a subnormal number. Dots: from here on "
+        f"an update with learning rate {result['learning_rate']:g} no longer changes a weight of {result['weight']:g}."
+    )
+
+
+def alt(result):
+    quarter = row(result, "1/4 per layer")["formats"]
+    ends = ", ".join(f"{name} {quarter[name]['zero']}" for name in quarter)
+    return (
+        f"Bars from 1 to the depth where the gradient is 0. With a factor of one quarter: {ends} layers. Dots for lost updates lie "
+        f"far to the left of the bars' ends."
+    )
+
+
+def table(result):
+    rows = [["Factor per layer", *(f"{form.label}" for form in NUMBER_FORMATS.values())]]
+    for r in result["rows"]:
+        cells = []
+        for name in NUMBER_FORMATS:
+            here = r["formats"][name]
+            end = str(here["zero"]) if here["zero"] else f"stalls at {here['stall']}"
+            cells.append(f"{end} ({here['flushed']}; {here['lost']})")
+        rows.append([f"{title(r)}: {r['ratio']:.4f}", *cells])
+    return rows
+
+
+def data(result):
+    rows = [["network", "ratio", "format", "zero", "stall", "subnormal", "zero_with_flush", "update_lost"]]
+    for r in result["rows"]:
+        for name, here in r["formats"].items():
+            rows.append(
+                [r["label"], r["ratio"], name, *(here[k] for k in ("zero", "stall", "subnormal", "flushed", "lost"))]
+            )
+    return rows
+
+
+def numbers(result):
+    found = {}
+    for r in result["rows"]:
+        key = r["label"].replace("1/4 per layer", "quarter").replace("1/2 per layer", "half").replace(", ", "_")
+        found[f"{key}_ratio"] = r["ratio"]
+        for name, here in r["formats"].items():
+            for what in ("predicted", "zero", "stall", "flushed", "lost"):
+                if here[what] is not None:
+                    found[f"{key}_{name}_{what}"] = here[what]
+    return found
+
+
+def zeros(result, label, what="zero"):
+    return ", ".join(f"{name} {here[what]}" for name, here in row(result, label)["formats"].items())
+
+
+CLAIMS = [
+    Claim(
+        "quarter-reaches-zero-late",
+        "In single precision a factor of one quarter per layer needs 75 layers to become exactly 0, and 13 in half precision.",
+        "note 3.2",
+        lambda r: zeros(r, "1/4 per layer", "predicted") + ": ¼ⁿ at half the smallest number",
+        lambda r: zeros(r, "1/4 per layer"),
+        "holds with a condition",
+        lambda r: all(here["zero"] == here["predicted"] for here in row(r, "1/4 per layer")["formats"].values()),
+        "learn/number-formats.md",
+    ),
+    Claim(
+        "update-lost-first",
+        "Long before the gradient underflows, its update is too small to change the weight it is added to.",
+        "note 4.1",
+        lambda r: "where η rⁿ < |w| 2⁻²⁴: fewer layers than underflow needs",
+        lambda r: f"{zeros(r, '1/4 per layer', 'lost')} against {zeros(r, '1/4 per layer')} layers",
+        "holds",
+        lambda r: all(
+            here["lost"] < (here["zero"] or here["stall"]) for each in r["rows"] for here in each["formats"].values()
+        ),
+        "learn/number-formats.md",
+    ),
+    Claim(
+        "stalls-above-zero",
+        "A factor above one half never brings the product to 0: it stalls at a subnormal number, unless the processor flushes "
+        "subnormal numbers to 0.",
+        "IEEE 754, rounding to nearest",
+        lambda r: "r > ½: the smallest number rounds back to itself",
+        lambda r: (
+            f"ReLU, Xavier: stalls at {zeros(r, 'relu, xavier', 'stall')}; flushed: 0 at {zeros(r, 'relu, xavier', 'flushed')}"
+        ),
+        "holds",
+        lambda r: all(
+            (each["ratio"] > 0.5) == (here["zero"] is None) and here["flushed"] is not None
+            for each in r["rows"]
+            for here in each["formats"].values()
+        ),
+        "learn/number-formats.md",
+    ),
+]
