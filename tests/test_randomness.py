@@ -114,3 +114,22 @@ def test_the_four_normals_of_a_counter_are_independent():
     for features in (sample, (sample**2 - 1) / math.sqrt(2), np.sign(sample)):
         gram = features @ features.T / PAIRS
         assert np.abs(gram - np.diag(np.diag(gram))).max() < limit
+
+
+@njit(**STRICT)
+def pairs_of(radius_words, angle_words):
+    result = np.empty((2, radius_words.size), np.float32)
+    for i in range(radius_words.size):
+        result[0, i], result[1, i] = randomness.normal_pair(radius_words[i], angle_words[i])
+    return result
+
+
+def test_no_normal_is_zero_or_infinite():
+    # directions are divided by the length of their normals, which at width 1 is a single one
+    ends = [
+        base + step for base in (0, 2**30, 2**31, 3 * 2**30, 2**32 - 300) for step in range(300) if base + step < 2**32
+    ]
+    words = np.array(ends, np.uint32)
+    radius_words, angle_words = (grid.ravel() for grid in np.meshgrid(words, words))
+    normals = np.abs(pairs_of(radius_words, angle_words))
+    assert 1e-14 < normals.min() and normals.max() < 6.67

@@ -35,18 +35,24 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     theory = mean_field(network)
-    measured = flow.log_gradient / math.log(10)
+    decades = flow.log_gradient / math.log(10)
     print(f"layer   log10 of the gradient norm: predicted   measured, mean of {flow.trials} networks")
     for layer in sorted({round(x) for x in np.linspace(0, network.depth, 9)}):
-        column = measured[:, layer]
-        standard_error = column.std() / math.sqrt(flow.trials)
-        print(
-            f"{layer:5d}   {theory.log_gradient[layer] / math.log(10):37.3f}   {column.mean():8.3f} ± {standard_error:.3f}"
-        )
+        print(f"{layer:5d}   {theory.log_gradient[layer] / math.log(10):37.3f}   {measurement(decades[:, layer])}")
     print(f"q* = {theory.q_star:.6g}, chi_1 = {theory.chi_1:.6g}; {verdict(theory.rate)}")
     if theory.remark:
         print(theory.remark)
     return 0
+
+
+def measurement(decades: np.ndarray) -> str:
+    """Mean and standard error over the networks that pass a gradient, and how many do not."""
+    alive = decades[np.isfinite(decades)]
+    dead = len(decades) - len(alive)
+    remark = f"   it is 0 in {dead} of {len(decades)}" if dead else ""
+    if not len(alive):
+        return remark.lstrip()
+    return f"{alive.mean():8.3f} ± {alive.std() / math.sqrt(len(alive)):.3f}{remark}"
 
 
 def verdict(rate: float) -> str:

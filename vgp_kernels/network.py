@@ -206,10 +206,13 @@ def checked_real(name: str, value: object) -> float:
     """The value as a float; TypeError or ValueError if it is no finite number in the range of its name."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     smallest, largest = RANGE[name]
     zero_allowed = name in MAY_BE_ZERO
-    if math.isnan(number) or not (smallest <= number <= largest or (zero_allowed and number == 0)):
+    if not (smallest <= number <= largest or (zero_allowed and number == 0)):
         raise ValueError(
             f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}"
         )

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from vgp_kernels.arithmetic import STRICT, ZERO, bits_from_float, f32, float_from_bits, fma, log, sin_and_cos
+from vgp_kernels.arithmetic import STRICT, bits_from_float, f32, float_from_bits, fma, log, sin_and_cos
 
 u32 = np.uint32
 ROUNDS = 12
@@ -78,12 +78,13 @@ def of_column(purpose, column):
 
 @njit(inline="always", **STRICT)
 def normal_pair(radius_word, angle_word):
-    """Two independent N(0, 1) from two words, by Box and Muller; none is larger than 6.66."""
+    """Two independent N(0, 1) from two words, by Box and Muller; none is 0, none is larger than 6.66."""
     # -2 ln u, u = (k + ½)/2³¹ for k = 0 … 2³¹ - 1
     u = fma(f32(np.int32(radius_word >> u32(1))), f32(2.0**-31), f32(2.0**-32))
-    radius = f32(math.sqrt(max(f32(-2.0) * log(u), ZERO)))
-    # an angle in [-π/4, π/4) from the word's value, and which of the four quarters from its last two bits
-    sine, cosine = sin_and_cos(f32(np.int32(angle_word)) * ANGLE_PER_STEP)
+    # where u rounds to 1, its predecessor
+    radius = f32(math.sqrt(max(f32(-2.0) * log(u), f32(2.0**-23))))
+    # an angle in [-π/4, π/4), but not 0, from the word's value, and which of the four quarters from its last two bits
+    sine, cosine = sin_and_cos(f32(np.int32(angle_word | u32(1))) * ANGLE_PER_STEP)
     swapped = u32(angle_word & u32(1)) != u32(0)
     sign = u32(u32(angle_word & u32(2)) << u32(30))
     first = bits_from_float(sine if swapped else cosine)

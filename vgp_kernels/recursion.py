@@ -28,6 +28,8 @@ SUMS = 8
 # Between these powers of two, s² is left alone: z² and its sums are then normal float32, and φ is linear outside.
 SMALLEST, LARGEST = -56, 56
 
+ROUNDING = 2.0**-22  # relative error of what is left of a sum of float32 squares when another is subtracted
+
 
 @njit(inline="always", **STRICT)
 def add_unit(name, e, u, z, present, hh, pp, pr, rr, hu, ep, er, uu):
@@ -60,25 +62,34 @@ def preactivation_variance(hh, fan_in, weight_variance, bias_variance, k, shrink
 
 
 @njit(inline="always", **STRICT)
-def squared_delta(tau, a, pp, pr, rr):
-    """|δ|² for δ = φ′(z) ⊙ (τu + ah)."""
-    return max(tau * tau * pp + 2.0 * tau * a * pr + a * a * rr, 0.0)
+def across(hh, hu, uu):
+    """|u - h(h·u)/|h|²|²: what of u is not along h.
+
+    With one unit that is not 0, u is along h, and the difference nothing but the rounding of float32.
+    """
+    if hh == 0.0:
+        return uu
+    rest = uu - hu * hu / hh
+    return rest if rest > ROUNDING * uu else 0.0
 
 
 @njit(inline="always", **STRICT)
-def across(hh, hu, uu, fan_in):
-    """|u - h(h·u)/|h|²|²: what of u is not along h."""
-    if fan_in == 1:
-        return 0.0 if hh > 0.0 else uu
-    return max(uu - hu * hu / hh, 0.0) if hh > 0.0 else uu
+def squared_delta(tau, a, pp, pr, rr):
+    """|δ|² for δ = φ′(z) ⊙ (τu + ah) = τp + ar: what is along r, and what is not."""
+    if rr == 0.0:
+        return tau * tau * pp
+    along = tau * pr + a * rr
+    return along * along / rr + tau * tau * across(rr, pr, pp)
 
 
 @njit(inline="always", **STRICT)
 def back_through_gaussian(r_delta, weight_scale, hh, hu, uu, fan_in):
     """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `r_delta` is (W h)·δ, `weight_scale` is σ_w/√n."""
     along = r_delta / hh if hh > 0.0 else 0.0
+    if fan_in == 1 and hh > 0.0:
+        return 0.0, along, along * along * hh
     a = along - weight_scale * hu / hh if hh > 0.0 else 0.0
-    return weight_scale, a, along * along * hh + weight_scale * weight_scale * across(hh, hu, uu, fan_in)
+    return weight_scale, a, along * along * hh + weight_scale * weight_scale * across(hh, hu, uu)
 
 
 @njit(inline="always", **STRICT)
@@ -86,7 +97,9 @@ def back_through_orthogonal(y_delta, gain, hh, hu, uu, fan_in):
     """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `y_delta` is (W h)·δ/|W h|, `gain` is σ_w."""
     if hh == 0.0:
         return gain / math.sqrt(uu), 0.0, gain * gain
-    u_across = across(hh, hu, uu, fan_in)
-    delta_across = max(1.0 - y_delta * y_delta, 0.0)
-    tau = gain * math.sqrt(delta_across / u_across) if u_across > 0.0 else 0.0
+    u_across = 0.0 if fan_in == 1 else across(hh, hu, uu)
+    if u_across == 0.0:
+        # u is along h, as it always is with one unit, and by chance once in 3,000 layers with two: so is then g
+        return 0.0, (gain if y_delta >= 0.0 else -gain) / math.sqrt(hh), gain * gain
+    tau = gain * math.sqrt(max(1.0 - y_delta * y_delta, 0.0) / u_across)
     return tau, gain * y_delta / math.sqrt(hh) - tau * hu / hh, gain * gain
