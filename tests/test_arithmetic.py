@@ -164,3 +164,11 @@ def test_polynomial_is_the_chebyshev_fit_that_it_is_said_to_be(committed, functi
     assert error < 4e-8  # less than an ulp of float32 once it is multiplied by what stands before it
     points = np.linspace(low, high, 2001)
     assert np.allclose(np.polyval(np.float64(committed), points), np.polyval(exact, points), rtol=0, atol=5e-8)
+
+
+def test_exp64_is_exp():
+    points = np.concatenate([[0.0], -(10 ** np.random.default_rng(0).uniform(-9, 2.84, 300))])
+    with mpmath.workdps(30):
+        exact = [float(mpmath.exp(mpmath.mpf(float(x)))) for x in points]
+    assert array_form(arithmetic.exp64, 1)(points)[0] == pytest.approx(exact, rel=3e-16)  # a unit in the last place
+    assert np.all(array_form(arithmetic.exp64, 1)(np.array([-701.0, -np.inf])) == 0)

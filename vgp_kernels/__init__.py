@@ -1,6 +1,7 @@
 """Gradients of deep random networks: exact simulation by compiled kernels, and what theory predicts."""
 
 from vgp_kernels.activations import ACTIVATIONS, Activation, activation
+from vgp_kernels.attention import Transformer, TransformerFlow
 from vgp_kernels.criticality import (
     CriticalPoint,
     critical_point,
@@ -13,16 +14,22 @@ from vgp_kernels.initialisers import INITIALISERS, Initialiser
 from vgp_kernels.mean_field import MeanField, mean_field
 from vgp_kernels.network import Network
 from vgp_kernels.propagate import GradientFlow, propagate
+from vgp_kernels.recurrent import GatedFlow, Recurrent, RecurrentFlow
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALISERS",
     "Activation",
     "CriticalPoint",
+    "GatedFlow",
     "GradientFlow",
     "Initialiser",
     "MeanField",
     "Network",
+    "Recurrent",
+    "RecurrentFlow",
+    "Transformer",
+    "TransformerFlow",
     "activation",
     "critical_point",
     "critical_points",

@@ -103,6 +103,8 @@ LOG64 = coefficients(
     f64, 0.13086626147840102, 0.13268773138656886, 0.15386239702814658, 0.18181795640132906, 0.22222222391713917,
     0.28571428570803614, 0.4000000000000088, 0.6666666666666666,
 )  # fmt: skip
+# (e^r - 1 - r)/r² for |r| ≤ ln2/2: Taylor's series, its next term below 2⁻⁵⁷
+EXP64 = coefficients(f64, *(1 / math.factorial(n) for n in range(13, 1, -1)))
 
 ZERO, HALF, ONE, TWO = f32(0.0), f32(0.5), f32(1.0), f32(2.0)
 LOG2E = f32(1.4426950408889634)
@@ -209,3 +211,13 @@ def power_of_two(exponent):
 def binary_exponent(x):
     """⌊log₂ x⌋ for normal x > 0 (float64)."""
     return np.int64(bits_from_double(x) >> np.uint64(52)) - np.int64(1023)
+
+
+@njit(inline="always", **STRICT)
+def exp64(x):
+    """eˣ in float64 for x ≤ 0; it counts as 0 below x = -700."""
+    bounded = max(x, -700.0)
+    k = np.int64(fma(bounded, 1.4426950408889634, -0.5))
+    r = fma(f64(-k), LN2_64_LOW, fma(f64(-k), LN2_64_HIGH, bounded))
+    power = double_from_bits(np.uint64((k + np.int64(1023)) << np.int64(52)))
+    return fma(power, fma(polynomial(r, EXP64) * r, r, r), power) if x >= -700.0 else 0.0

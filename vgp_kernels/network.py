@@ -192,26 +192,26 @@ def check_name(field: str, value: object, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {field} {value!r}; known: {', '.join(sorted(known))}")
 
 
-def checked_count(name: str, value: object) -> int:
-    """The value as an int; TypeError or ValueError if it is no whole number from 1 on."""
+def checked_count(name: str, value: object, like: str | None = None) -> int:
+    """The value as an int; TypeError or ValueError if it is no whole number from 1 on, up to what its name or `like` may be."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    number = int(value)
-    if not 1 <= number <= LARGEST[name]:
-        raise ValueError(f"{name} must be from 1 to {LARGEST[name]}, not {value!r}")
+    number, largest = int(value), LARGEST[like or name]
+    if not 1 <= number <= largest:
+        raise ValueError(f"{name} must be from 1 to {largest}, not {value!r}")
     return number
 
 
-def checked_real(name: str, value: object) -> float:
-    """The value as a float; TypeError or ValueError if it is no finite number in the range of its name."""
+def checked_real(name: str, value: object, like: str | None = None) -> float:
+    """The value as a float; TypeError or ValueError if it is no finite number in the range of its name, or of `like`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    smallest, largest = RANGE[name]
-    zero_allowed = name in MAY_BE_ZERO
+    smallest, largest = RANGE[like or name]
+    zero_allowed = (like or name) in MAY_BE_ZERO
     if not (smallest <= number <= largest or (zero_allowed and number == 0)):
         raise ValueError(
             f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}"

@@ -3,11 +3,16 @@
 import os
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from vgp_kernels import batch, cpu
 from vgp_kernels.network import Network, check_name
+
+if TYPE_CHECKING:
+    from vgp_kernels.attention import Transformer, TransformerFlow
+    from vgp_kernels.recurrent import Recurrent, RecurrentFlow
 
 TARGETS = ("cpu",)
 LOSS_GRADIENTS = ("independent", "shared")
@@ -36,6 +41,7 @@ class GradientFlow:
         return len(self.log_signal)
 
 
+@overload
 def propagate(
     network: Network,
     trials: int = 1000,
@@ -43,7 +49,16 @@ def propagate(
     target: str = "cpu",
     threads: int | None = None,
     loss_gradient: str = "independent",
-) -> GradientFlow:
+) -> GradientFlow: ...
+@overload
+def propagate(
+    network: "Recurrent", trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+) -> "RecurrentFlow": ...
+@overload
+def propagate(
+    network: "Transformer", trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+) -> "TransformerFlow": ...
+def propagate(network, trials=1000, seed=0, target="cpu", threads=None, loss_gradient="independent"):  # type: ignore[no-untyped-def]
     """Draw `trials` independent networks and return the norms of their signals and gradients at every layer.
 
     The loss gradient ∂E/∂h_depth is a random direction of norm 1, so the results say by which factor a gradient shrinks
@@ -55,12 +70,16 @@ def propagate(
     "shared" it is one direction that all inputs have in common. With batches, norms or skips the cost is
     O(batch_size² · width · depth). Norms have no ε: what is constant is normalised to 0 and passes no gradient.
 
+    A Recurrent network goes through time instead and a Transformer through its blocks: see RecurrentFlow and TransformerFlow.
+
     The bits depend on network and seed only: not on `threads` (all cores unless given), and the first ten of a thousand
     trials are those of a run with ten.
 
     Raises TypeError for a value of the wrong type and ValueError for one that is out of range or unknown.
     """
-    if not isinstance(network, Network):
+    from vgp_kernels import attention, recurrent  # not above: results of feed-forward networks do not depend on them
+
+    if not isinstance(network, Network | recurrent.Recurrent | attention.Transformer):
         raise TypeError(f"network must be a Network, not {network!r}; for example Network(50, 256, 'tanh', 'xavier')")
     trials = checked_integer("trials", trials, 1, 2**31)
     seed = checked_integer("seed", seed, 0, 2**64 - 1)
@@ -70,6 +89,11 @@ def propagate(
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     check_name("loss_gradient", loss_gradient, LOSS_GRADIENTS)
+    if not isinstance(network, Network):
+        if loss_gradient != "independent":
+            raise ValueError(f"loss_gradient {loss_gradient!r} is for batches of a Network; leave it out")
+        room = recurrent if isinstance(network, recurrent.Recurrent) else attention
+        return room.run(network, trials, seed, threads)
     layers, weights = network.depth + 1, network.depth * network.weights_per_layer
     outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, weights))
     correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)

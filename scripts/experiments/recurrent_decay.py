@@ -1,0 +1,280 @@
+"""How the gradient of a recurrent network changes over a hundred steps, beside three tests of its weights."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from experiment import Claim
+from style import INK, measured_style, new_figure, ramp, theory_style
+from threadpoolctl import threadpool_limits
+
+from vgp_kernels import Recurrent, mean_field, propagate
+from vgp_kernels.recurrent import draw, scalar_factor, singular_value_bound
+
+
+@dataclass(frozen=True)
+class Parameters:
+    steps: int = 100  # the length of sequence at which recurrent networks are known to fail
+    width: int = 128  # a common size
+    trials: int = 120
+    seed: int = 0
+    spectra: int = 30  # of so many of the matrices singular values and eigenvalues are computed too
+    near: int = 10  # the factor per step is measured between these steps back from the loss
+    far: int = 90
+    # cell, weights, σ_w, variance of the input's share of a pre-activation
+    networks: tuple = (
+        ("linear", "gaussian", 0.45, 0.0),
+        ("linear", "gaussian", 0.8, 0.0),
+        ("linear", "gaussian", 1.0, 0.0),
+        ("linear", "gaussian", 1.1, 0.0),
+        ("linear", "orthogonal", 1.0, 0.0),
+        ("tanh", "gaussian", 0.8, 0.1),
+        ("tanh", "gaussian", 1.2, 1.0),
+        ("tanh", "gaussian", 2.0, 0.01),
+        ("tanh", "orthogonal", 1.0, 0.1),
+    )
+    scalar_weight: float = 2.0  # of h_t = tanh(w h_{t-1}), which is then in one of its two stable states
+
+
+PARAMETERS = Parameters()
+TOLERANCE = None
+LN10 = math.log(10)
+
+
+def recurrent(p, cell, law, sigma, drive):
+    return Recurrent(
+        p.steps, p.width, cell, "orthogonal" if law == "orthogonal" else None, sigma**2, drive, input_width=p.width
+    )
+
+
+def spectra(p):
+    """Mean largest singular value and geometric mean spectral radius of the very matrices of the networks, at σ_w = 1."""
+    network = recurrent(p, "linear", "gaussian", 1.0, 0.0)
+    matrices = [draw(network, trial, p.seed).weights.astype(np.float64) for trial in range(p.spectra)]
+    with threadpool_limits(1):
+        largest = np.mean([np.linalg.svd(w, compute_uv=False)[0] for w in matrices])
+        radius = np.exp(np.mean([np.log(np.abs(np.linalg.eigvals(w)).max()) for w in matrices]))
+    return float(largest), float(radius)
+
+
+def compute(p):
+    curves, spectrum = [], {"gaussian": spectra(p), "orthogonal": (1.0, 1.0)}
+    for cell, law, sigma, drive in p.networks:
+        network = recurrent(p, cell, law, sigma, drive)
+        decades = propagate(network, p.trials, p.seed).log_gradient[:, ::-1] / LN10  # by steps back
+        theory = mean_field(network.unrolled).log_gradient[::-1] / LN10
+        rates = (decades[:, p.far] - decades[:, p.near]) / (p.far - p.near)
+        factor = 10 ** rates.mean()
+        curves.append(
+            {
+                "cell": cell,
+                "law": law,
+                "sigma": sigma,
+                "drive": drive,
+                "bound": round(singular_value_bound(network), 4),
+                "largest": round(sigma * spectrum[law][0], 4),
+                "radius": round(sigma * spectrum[law][1], 4),
+                "factor_predicted": round(10 ** ((theory[p.far] - theory[p.near]) / (p.far - p.near)), 4),
+                "factor_measured": round(factor, 4),
+                "factor_error": round(factor * LN10 * rates.std(ddof=1) / math.sqrt(p.trials), 4),
+                "predicted": [round(float(x), 3) for x in theory],
+                "mean": [round(float(x), 3) for x in decades.mean(axis=0)],
+                "standard_error": [round(float(x), 4) for x in decades.std(axis=0, ddof=1) / math.sqrt(p.trials)],
+            }
+        )
+    return {
+        "steps": p.steps,
+        "width": p.width,
+        "trials": p.trials,
+        "scalar_weight": p.scalar_weight,
+        "scalar_factor": round(scalar_factor(p.scalar_weight), 6),
+        "curves": curves,
+    }
+
+
+def name(curve):
+    law = "orthogonal" if curve["law"] == "orthogonal" else "Gaussian"
+    return f"{curve['cell']}, {law}, σ_w {curve['sigma']:g}"
+
+
+def apart(heights, gap):
+    """The heights, moved up as little as needed for labels that must not touch."""
+    placed, order = list(heights), sorted(range(len(heights)), key=lambda i: heights[i])
+    for below, above in pairwise(order):
+        placed[above] = max(placed[above], placed[below] + gap)
+    return placed
+
+
+def figure(result):
+    drawing, (left, right) = new_figure(7.4, 4.0, 1, 2, sharey=True)
+    back = np.arange(result["steps"] + 1)
+    for axes, cell in ((left, "linear"), (right, "tanh")):
+        own = [curve for curve in result["curves"] if curve["cell"] == cell]
+        heights = apart([curve["mean"][-1] for curve in own], 2.0)
+        for curve, shade, height in zip(own, ramp(len(own)), heights, strict=True):
+            axes.plot(back, curve["predicted"], **theory_style(cell) | {"color": shade})
+            shown = back[::10]
+            values, errors = np.array(curve["mean"])[shown], np.array(curve["standard_error"])[shown]
+            axes.errorbar(shown, values, errors, **measured_style(cell) | {"color": shade})
+            law = "orthogonal" if curve["law"] == "orthogonal" else f"σ = {curve['sigma']:g}"
+            axes.annotate(
+                law, (102, height), xycoords="data", va="center", color=INK, fontsize=8, annotation_clip=False
+            )
+        axes.set_xlim(0, 135)
+        axes.set_xticks(range(0, 101, 25))
+        axes.set_xlabel(f"steps back from the loss ({cell})")
+    left.set_ylabel("log₁₀ of the gradient's norm")
+    left.set_ylim(-37, 12)
+    return drawing
+
+
+def caption(result):
+    return (
+        f"The norm of $\\partial E/\\partial h_t$, {result['steps']} steps back, in recurrent networks of width "
+        f"{result['width']}: linear without input (left), tanh with random inputs (right). Lines: mean-field theory; points: "
+        f"mean of the logarithm over {result['trials']} networks. The weights are the same at every step, and at this "
+        "width one sees it: linear networks end above the line, on the spectral radius of their own matrix."
+    )
+
+
+def alt(result):
+    ends = "; ".join(f"{name(c)} 10 to the {c['mean'][-1]:.1f}" for c in result["curves"])
+    return f"Gradient norms over {result['steps']} steps back are straight lines on a logarithmic axis. At the end: {ends}."
+
+
+def table(result):
+    rows = [
+        [
+            "Network",
+            "Input",
+            "Largest singular value × slope",
+            "Spectral radius",
+            "Mean field",
+            "Measured factor per step",
+        ]
+    ]
+    for c in result["curves"]:
+        rows.append(
+            [
+                name(c),
+                f"{c['drive']:g}",
+                f"{c['largest']:.2f}",
+                f"{c['radius']:.3f}",
+                f"{c['factor_predicted']:.3f}",
+                f"{c['factor_measured']:.3f} ± {c['factor_error']:.3f}",
+            ]
+        )
+    return rows
+
+
+def data(result):
+    rows = [
+        [
+            "cell",
+            "weights",
+            "sigma_w",
+            "input_variance",
+            "steps_back",
+            "log10_predicted",
+            "log10_mean",
+            "standard_error",
+        ]
+    ]
+    for c in result["curves"]:
+        columns = zip(c["predicted"], c["mean"], c["standard_error"], strict=True)
+        rows += [[c["cell"], c["law"], c["sigma"], c["drive"], step, *values] for step, values in enumerate(columns)]
+    return rows
+
+
+def curve(result, cell, law, sigma):
+    return next(c for c in result["curves"] if (c["cell"], c["law"], c["sigma"]) == (cell, law, sigma))
+
+
+def numbers(result):
+    found = {
+        "scalar_factor": result["scalar_factor"],
+        "trials": result["trials"],
+        "width": result["width"],
+        "steps": result["steps"],
+    }
+    for c in result["curves"]:
+        key = f"{c['cell']}_{c['law']}_{c['sigma']:g}".replace(".", "_")
+        found |= {
+            f"{key}_measured": c["factor_measured"],
+            f"{key}_predicted": c["factor_predicted"],
+            f"{key}_error": c["factor_error"],
+            f"{key}_largest": c["largest"],
+            f"{key}_radius": c["radius"],
+            f"{key}_decades": c["mean"][-1],
+        }
+    return found
+
+
+def factor_of(*key):
+    return lambda r: "× {factor_measured:.3f} ± {factor_error:.3f} per step".format(**curve(r, *key))
+
+
+def agrees(c, expected):
+    """Within 1 % and three standard errors."""
+    return abs(c["factor_measured"] / expected - 1) < 0.01 + 3 * c["factor_error"] / expected
+
+
+CLAIMS = [
+    Claim(
+        "recurrent-vanishes-above-the-bound",
+        "Between half and one, a Gaussian recurrent matrix passes no singular-value test, and its gradient vanishes all the same.",
+        "Pascanu, Mikolov & Bengio 2013, section 2.1: a largest singular value below 1/γ is sufficient for vanishing",
+        lambda r: (
+            f"largest singular value {curve(r, 'linear', 'gaussian', 0.8)['largest']:.2f}, mean field × 0.8 per step"
+        ),
+        factor_of("linear", "gaussian", 0.8),
+        "holds with a condition",
+        lambda r: (
+            curve(r, "linear", "gaussian", 0.8)["largest"] > 1.3
+            and curve(r, "linear", "gaussian", 0.8)["factor_measured"] < 0.9
+        ),
+        "fix/recurrent.md",
+    ),
+    Claim(
+        "recurrent-linear-follows-the-radius",
+        "Over a hundred steps a linear recurrent network follows the spectral radius of its own matrix, not the average over matrices.",
+        "textbook: λ < 1 iff the gradient vanishes",
+        lambda r: f"spectral radius {curve(r, 'linear', 'gaussian', 1.0)['radius']:.3f}",
+        factor_of("linear", "gaussian", 1.0),
+        "holds with a condition",
+        lambda r: all(agrees(c, c["radius"]) for c in r["curves"] if c["cell"] == "linear"),
+        "fix/recurrent.md",
+    ),
+    Claim(
+        "recurrent-radius-above-one-vanishes",
+        "A tanh network with a spectral radius above 1 loses its gradient when its inputs are strong.",
+        "textbook: a spectral radius above 1 makes the gradient explode",
+        lambda r: "mean field × {factor_predicted:.3f} per step".format(**curve(r, "tanh", "gaussian", 1.2)),
+        factor_of("tanh", "gaussian", 1.2),
+        "false as stated",
+        lambda r: (
+            curve(r, "tanh", "gaussian", 1.2)["radius"] > 1.1
+            and agrees(curve(r, "tanh", "gaussian", 1.2), curve(r, "tanh", "gaussian", 1.2)["factor_predicted"])
+            and curve(r, "tanh", "gaussian", 1.2)["factor_measured"] < 0.8
+        ),
+        "fix/recurrent.md",
+    ),
+    Claim(
+        "recurrent-orthogonal-keeps",
+        "An orthogonal matrix keeps the gradient of a linear network exactly; with tanh the slopes still shrink it.",
+        "Saxe, McClelland & Ganguli 2014: orthogonal initialisation",
+        lambda r: "linear × 1 per step; tanh × {factor_predicted:.3f}".format(**curve(r, "tanh", "orthogonal", 1.0)),
+        lambda r: (
+            f"linear × {curve(r, 'linear', 'orthogonal', 1.0)['factor_measured']:.4f} per step; "
+            f"tanh {factor_of('tanh', 'orthogonal', 1.0)(r)}"
+        ),
+        "holds with a condition",
+        lambda r: (
+            curve(r, "linear", "orthogonal", 1.0)["factor_measured"] == 1
+            and agrees(curve(r, "tanh", "orthogonal", 1.0), curve(r, "tanh", "orthogonal", 1.0)["factor_predicted"])
+            and curve(r, "tanh", "orthogonal", 1.0)["factor_measured"] < 0.9
+        ),
+        "fix/recurrent.md",
+    ),
+]
