@@ -10,11 +10,13 @@ from vgp_kernels.criticality import (
     half_stable_points,
     variance_preserving_weight_variance,
 )
+from vgp_kernels.explicit import WeightGradients, Weights, initial_weights, weight_gradients
 from vgp_kernels.initialisers import INITIALISERS, Initialiser
 from vgp_kernels.mean_field import MeanField, mean_field
 from vgp_kernels.network import Network
 from vgp_kernels.propagate import GradientFlow, propagate
 from vgp_kernels.recurrent import GatedFlow, Recurrent, RecurrentFlow
+from vgp_kernels.training import Training, train
 
 __all__ = [
     "ACTIVATIONS",
@@ -28,14 +30,20 @@ __all__ = [
     "Network",
     "Recurrent",
     "RecurrentFlow",
+    "Training",
     "Transformer",
     "TransformerFlow",
+    "WeightGradients",
+    "Weights",
     "activation",
     "critical_point",
     "critical_points",
     "critical_weight_variance",
     "half_stable_points",
+    "initial_weights",
     "mean_field",
     "propagate",
+    "train",
     "variance_preserving_weight_variance",
+    "weight_gradients",
 ]
