@@ -1,11 +1,10 @@
 # `make help` lists what can be made. Needs Python ≥ 3.11.5 with pip, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-INDEX := https://pypi.org/simple
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test site results check lock
+.PHONY: help serve test torch site results check lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
@@ -14,6 +13,11 @@ serve: .venv/ready  ## set up, then show the site at http://127.0.0.1:8000/
 
 test: .venv/ready  ## set up, then run the tests
 	$(BIN)/python -m pytest
+
+torch: .venv/ready  ## add PyTorch to the environment, then run the tests that compare with it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -c 'import torch'
+	$(BIN)/python -m pytest tests/test_torch.py tests/test_torch_sequences.py
 
 site: .venv/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict
@@ -25,7 +29,7 @@ check: .venv/ready  ## compute all results again and compare them with the commi
 	$(BIN)/python scripts/build.py --check
 
 lock: .venv/ready  ## resolve the requirements again
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-config --default-index $(INDEX) \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 	  --group dev pyproject.toml --output-file requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
