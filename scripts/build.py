@@ -12,9 +12,14 @@ Exit code: 0 all is well; 1 an experiment, a claim or a check failed; 2 wrong us
 """
 
 import argparse
+import os
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import experiment
 import ledger
@@ -37,9 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     action = check if options.check else draw if options.draw else force if options.force else update
     begin = time.perf_counter()
-    bar = tqdm(options.only, unit="experiment", leave=False, disable=None)  # None: no bar where there is no terminal
-    failures = [name for name in bar if not attempt(action, name)]
-    if not options.check and not attempt(lambda _: write_tables(), "tables"):
+    failures = [name for name, details in attempts(action, options.only) if details]
+    if not options.check and show("tables", *attempt(write_tables)):
         failures.append("tables")
     verdict = f"failed: {', '.join(failures)}" if failures else "all is well"
     print(f"{len(options.only)} experiments in {time.perf_counter() - begin:.1f} s: {verdict}")
@@ -60,19 +64,37 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def attempt(action, name: str) -> bool:
-    """Do it and say how it went and how long it took; one failure does not stop the others."""
+def attempts(action: Callable[[str], str], names: list[str]) -> Iterator[tuple[str, str]]:
+    """Do it for each experiment, as many at a time as there are processors; yields name and details of a failure."""
+    workers = min(len(names), os.cpu_count() or 1)
+    with tqdm(total=len(names), unit="experiment", leave=False, disable=None) as bar:  # None: only on a terminal
+        if workers == 1:
+            outcomes: Iterable = (attempt(action, name) for name in names)
+        else:
+            outcomes = ProcessPoolExecutor(workers, get_context("spawn")).map(partial(attempt, action), names)
+        for name, outcome in zip(names, outcomes, strict=True):
+            yield name, show(name, *outcome)
+            bar.update()
+
+
+def attempt(action: Callable[..., str], *arguments: str) -> tuple[str, float, str]:
+    """(outcome, seconds, details of a failure); one failure does not stop the others."""
     begin = time.perf_counter()
     try:
-        outcome, details = action(name), ""
+        outcome, details = action(*arguments), ""
     except Failed as failure:
         outcome, details = "FAILED", str(failure)
     except Exception:
         outcome, details = "FAILED", traceback.format_exc()
-    tqdm.write(f"{name:24} {outcome:22} {time.perf_counter() - begin:6.1f} s")
+    return outcome, time.perf_counter() - begin, details
+
+
+def show(name: str, outcome: str, seconds: float, details: str) -> str:
+    """Say how it went and how long it took; returns the details of a failure."""
+    tqdm.write(f"{name:24} {outcome:22} {seconds:6.1f} s")
     if details:
         tqdm.write(details, file=sys.stderr)
-    return not details
+    return details
 
 
 def print_list(names: list[str]) -> None:
@@ -127,7 +149,7 @@ def check(name: str) -> str:
 
 def write_tables() -> str:
     """Write the table of claims and that of experiments, once every experiment has a result."""
-    if missing := [name for name in experiment.names() if experiment.state(name) == "missing"]:
+    if missing := [name for name in experiment.names() if not (experiment.folder(name) / "result.json").exists()]:
         return f"wait for {', '.join(missing)}"
     rows = ledger.rows()
     lists = {"experiments.md": experiment.overview(), "activations.md": activations()}

@@ -87,6 +87,7 @@ class Project:
         monkeypatch.setattr(experiment, "ROOT", folder)
         monkeypatch.setattr(experiment, "EXPERIMENTS", self.module.parent)
         monkeypatch.setattr(experiment, "RESULTS", self.results)
+        monkeypatch.setattr(build.os, "cpu_count", lambda: 1)  # in this process, which knows the folder
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.syspath_prepend(folder / "scripts")
 
