@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim
-from sklearn.datasets import load_digits
 from style import INK, MUTED, new_figure, ramp
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, train
@@ -79,6 +78,8 @@ KEPT = 40  # points of each curve that are stored
 
 def digits(training_examples, seed):
     """scikit-learn's 8 × 8 digits in a random order, standardised by one mean and one deviation of all pixels."""
+    from sklearn.datasets import load_digits  # slow to import, and not needed by the drawings
+
     inputs, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     inputs, labels = inputs[order], labels[order]
@@ -166,11 +167,8 @@ def figure(result):
         epochs = np.array(run["epochs"]) + 1
         left.plot(epochs, run["accuracy"], color=colour)
         left.fill_between(epochs, run["lowest"], run["highest"], color=colour, alpha=0.2, linewidth=0)
-        if times := [e for e in run["epochs_to_learn"] if e is not None]:
-            left.annotate(
-                str(run["depth"]), (np.mean(times) + 1, result["learnt"]), (0, 12), textcoords="offset points",
-                ha="center", color=INK, fontsize=9,
-            )  # fmt: skip
+        at = (mean_epochs(run) + 1, result["learnt"]) if mean_epochs(run) else (epochs[-1], run["accuracy"][-1])
+        left.annotate(str(run["depth"]), at, (4, 4), textcoords="offset points", color=INK, fontsize=9)
     left.axhline(0.1, color=MUTED, linewidth=0.8, linestyle=":")
     left.set(xscale="log", xlabel="epoch + 1", ylabel="accuracy on the training set", ylim=(0, 1.06))
     run = deepest(result)
@@ -263,6 +261,7 @@ def numbers(result):
     for fix in result["fixes"]:
         name = key(fix)
         found[f"{name}_accuracy"], found[f"{name}_ratio"] = float(np.mean(fix["train"])), fix["first_over_last"]
+        found |= {f"{name}_lowest": min(fix["train"]), f"{name}_highest": max(fix["train"])}
         found[f"{name}_gradient"] = fix["gradients"][0]
     return found
 
