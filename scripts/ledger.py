@@ -37,6 +37,12 @@ NOTE = {
 }
 FIELDS = "key source source_sentence sentence predicted measured verdict holds page experiment".split()
 SYMBOLS = {"holds": "✓", "holds with a condition": "◐", "false as stated": "✗", "not yet measured": "○"}
+MEANINGS = {
+    "holds": "as stated, in every network measured",
+    "holds with a condition": "true after a condition is added; the sentence under *Found here* has it",
+    "false as stated": "the measurement contradicts it; what is true instead stands under *Found here*",
+    "not yet measured": "no experiment of this site answers it so far",
+}
 
 
 def rows() -> list[dict]:
@@ -78,9 +84,19 @@ def files(rows: list[dict]) -> dict[str, str]:
     table = [FIELDS, *([row[field] for field in FIELDS] for row in rows)]
     return {
         "claims.md": markdown(rows),
+        "verdicts.md": verdicts(rows),
         "claims.csv": experiment.to_csv(table),
         "claims.json": json.dumps(rows, indent=1, ensure_ascii=False) + "\n",
     }
+
+
+def verdicts(rows: list[dict]) -> str:
+    """A table of the verdicts: how many sentences have it, and what it means."""
+    given = [row["verdict"] for row in rows]
+    lines = [
+        [f"{symbol} {verdict}", str(given.count(verdict)), MEANINGS[verdict]] for verdict, symbol in SYMBOLS.items()
+    ]
+    return experiment.markdown_table([["Verdict", "Sentences", "It means"], *lines], align="left right left")
 
 
 def markdown(rows: list[dict]) -> str:

@@ -136,7 +136,7 @@ def built(project) -> Project:
 def test_build_computes_draws_and_writes_the_tables(built):
     assert set(built.files()) == {
         *(f"doubling/{file}" for file in ("result.json", *experiment.DRAWN)),
-        *("claims.md", "claims.csv", "claims.json", "experiments.md", "activations.md"),
+        *("claims.md", "claims.csv", "claims.json", "verdicts.md", "experiments.md", "activations.md"),
     }
     document = json.loads((built.results / "doubling" / "result.json").read_text())
     assert document["parameters"] == {"start": 1.5, "seed": 0}
@@ -330,6 +330,15 @@ def test_the_ledger_says_what_is_claimed_and_what_is_not_yet_measured(built):
     lines = (built.results / "claims.csv").read_text().splitlines()
     assert lines[0].split(",") == ledger.FIELDS and len(lines) == len(rows) + 1
     assert '<a id="claim-doubles"></a>' in (built.results / "claims.md").read_text()
+
+
+def test_the_ledger_counts_its_verdicts(built):
+    lines = (built.results / "verdicts.md").read_text().splitlines()[2:]
+    counted = {line.split(" | ")[0].strip("| "): int(line.split(" | ")[1]) for line in lines}
+    (verdict,) = {row["verdict"] for row in json.loads((built.results / "claims.json").read_text()) if row["key"]}
+    assert sum(counted.values()) == len(ledger.NOTE)
+    assert counted[f"{ledger.SYMBOLS[verdict]} {verdict}"] == 1
+    assert counted["○ not yet measured"] == len(ledger.NOTE) - 1
 
 
 def test_exponents_and_indices_are_typeset():

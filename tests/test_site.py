@@ -270,3 +270,31 @@ def test_instant_navigation_keeps_figures_and_formulas(browser, site):
             )
         assert visit.page.evaluate("window.never_reloaded") is True
         assert visit.complaints == []
+
+
+def test_the_ledger_is_filtered_by_verdict_and_by_words_from_the_keyboard(browser, site):
+    _, root = site
+    with Visit(browser, root, "light") as visit:
+        visit.page.evaluate("a => [...document.links].find(l => l.href === a).click()", root + "verify/ledger/")
+        form = visit.page.locator("#ledger-filter")
+        form.wait_for()  # after instant navigation
+        rows = "[...document.querySelectorAll('tbody tr:has(> td:nth-child(5))')].filter(row => row.checkVisibility())"
+        everything = visit.page.evaluate(f"{rows}.length")
+        assert form.locator("output").inner_text() == f"{everything} of {everything} sentences"
+        form.locator("[value='✓']").focus()
+        visit.page.keyboard.press("Space")
+        left = visit.page.evaluate(f"{rows}.map(row => row.lastElementChild.innerText[0])")
+        assert 0 < len(left) < everything and "✓" not in left
+        form.locator("[type=search]").focus()
+        visit.page.keyboard.type("SELU variance")
+        found = visit.page.evaluate(f"{rows}.map(row => row.innerText.toLowerCase())")
+        assert 0 < len(found) < len(left) and all("selu" in text and "variance" in text for text in found)
+        assert form.locator("output").inner_text() == f"{len(found)} of {everything} sentences"
+        headings = visit.page.evaluate("[...document.querySelectorAll('h2')].filter(h => h.checkVisibility()).length")
+        visit.page.keyboard.press("Control+a")
+        visit.page.keyboard.press("Delete")
+        assert (
+            visit.page.evaluate("[...document.querySelectorAll('h2')].filter(h => h.checkVisibility()).length")
+            > headings
+        )
+        assert visit.complaints == []
