@@ -59,8 +59,8 @@ def prefer_wide_vectors(typing_context):
 
 
 LAYER = types.void(
-    types.int64, types.float32[::1], types.float32[::1], types.uint32, types.uint32, types.uint32, types.uint32,
-    types.float32[:, ::1], types.float64[:, ::1],
+    types.int64, types.int64, types.float32[::1], types.float32[::1], types.uint32, types.uint32, types.uint32,
+    types.uint32, types.float32[:, ::1], types.float64[:, ::1],
 )  # fmt: skip
 
 BLOCK = types.void(
@@ -84,50 +84,144 @@ def named(*distinction: object):
     return decorate
 
 
+@njit(inline="always", **STRICT)
+def add_up_layer(
+    name, separate_bias, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
+):  # fmt: skip
+    """Draw one layer of a block of networks and add up its units; `name` is what `value_and_slope` takes."""
+    lanes = scale.size
+    pairs = (width + 1) // 2
+    sums[:] = 0.0
+    for start in range(0, pairs, CHUNK):
+        partial[:] = ZERO
+        for pair in range(start, min(start + CHUNK, pairs)):
+            present = ONE if 2 * pair + 1 < width else ZERO
+            for t in range(lanes):
+                trial = u32(first_trial + u32(t))
+                w0, w1, w2, w3 = words(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
+                e0, u0 = normal_pair(w0, w1)
+                e1, u1 = normal_pair(w2, w3)
+                z0, z1 = scale[t] * e0, scale[t] * e1
+                if separate_bias:
+                    b0, b1, _, _ = words(u32(pair), trial, layer, BIASES, seed_low, seed_high)
+                    bias0, bias1 = normal_pair(b0, b1)
+                    z0, z1 = fma(bias_scale[t], bias0, z0), fma(bias_scale[t], bias1, z1)
+                hh, pp, pr, rr, hu, ep, er, uu = add_unit(
+                    name, e0, u0, z0, ONE,
+                    partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t],
+                    partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t],
+                )  # fmt: skip
+                hh, pp, pr, rr, hu, ep, er, uu = add_unit(name, e1, u1, z1, present, hh, pp, pr, rr, hu, ep, er, uu)
+                partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t] = hh, pp, pr, rr
+                partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t] = hu, ep, er, uu
+        for row in range(SUMS):
+            for t in range(lanes):
+                sums[row, t] += partial[row, t]
+
+
 @functools.cache
 def layer_function(name: str, separate_bias: bool, sources: str = SOURCES):
-    """The kernel that draws one layer of a block of networks and adds up its units."""
+    """The kernel of one layer for the activation of this name."""
 
     @njit(LAYER, cache=True, nogil=True, **STRICT)
     @named(name, separate_bias)
-    def sum_layer(width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
+    def sum_layer(activation, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key
-        lanes = scale.size
-        pairs = (width + 1) // 2
-        sums[:] = 0.0
-        for start in range(0, pairs, CHUNK):
-            partial[:] = ZERO
-            for pair in range(start, min(start + CHUNK, pairs)):
-                present = ONE if 2 * pair + 1 < width else ZERO
-                for t in range(lanes):
-                    trial = u32(first_trial + u32(t))
-                    w0, w1, w2, w3 = words(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
-                    e0, u0 = normal_pair(w0, w1)
-                    e1, u1 = normal_pair(w2, w3)
-                    z0, z1 = scale[t] * e0, scale[t] * e1
-                    if separate_bias:
-                        b0, b1, _, _ = words(u32(pair), trial, layer, BIASES, seed_low, seed_high)
-                        bias0, bias1 = normal_pair(b0, b1)
-                        z0, z1 = fma(bias_scale[t], bias0, z0), fma(bias_scale[t], bias1, z1)
-                    hh, pp, pr, rr, hu, ep, er, uu = add_unit(
-                        name, e0, u0, z0, ONE,
-                        partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t],
-                        partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t],
-                    )  # fmt: skip
-                    hh, pp, pr, rr, hu, ep, er, uu = add_unit(name, e1, u1, z1, present, hh, pp, pr, rr, hu, ep, er, uu)
-                    partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t] = hh, pp, pr, rr
-                    partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t] = hu, ep, er, uu
-            for row in range(SUMS):
-                for t in range(lanes):
-                    sums[row, t] += partial[row, t]
+        add_up_layer(
+            name, separate_bias, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
+        )
 
     return sum_layer
 
 
+@njit(inline="always", **STRICT)
+def take_block(
+    sum_layer, activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
+    orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
+    sums, of_layers, exponents, single, double,
+):  # fmt: skip
+    """Take a block of networks, one per lane, forward and back; the last five arguments are room to work in.
+
+    `activation` goes to sum_layer, where one function serves all activations; where each has its own it means nothing.
+    """
+    # `sums` of the layers, the input being layer 0; |e| of Haar weights; s of z = se, in units of 2^k; `exponents`: k
+    norms, scales, shares = of_layers[0], of_layers[1], of_layers[2]
+    partial, scale, bias_scale = single[:SUMS], single[SUMS], single[SUMS + 1]
+    norm_of_delta, log_scale, tau, a = double[0], double[1], double[2], double[3]
+    exponents[0] = 0
+    log_scale[:], a[:] = 0.0, 0.0
+
+    sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums[0])
+    for layer in range(1, depth + 1):
+        fan_in = input_width if layer == 1 else width
+        variance = first_weight_variance if layer == 1 else weight_variance
+        below, above = exponents[layer - 1], exponents[layer]
+        for t in range(lanes):
+            square, shares[layer, t], above[t] = preactivation_variance(
+                sums[layer - 1, HH, t], fan_in, variance, bias_variance, below[t], shrinks, grows
+            )
+            scales[layer, t] = math.sqrt(square)
+        if orthogonal:
+            sum_squares(width, seed_low, seed_high, first_trial, u32(layer), partial[0], norms[layer])
+            for t in range(lanes):
+                unit = power_of_two(-above[t])
+                signal = math.sqrt(variance * sums[layer - 1, HH, t]) * power_of_two(below[t] - above[t])
+                norms[layer, t] = math.sqrt(norms[layer, t])
+                scales[layer, t] = signal / norms[layer, t]
+                bias_scale[t] = f32(math.sqrt(bias_variance) * unit)
+        for t in range(lanes):
+            scale[t] = f32(scales[layer, t])
+        sum_layer(
+            activation, width, scale, bias_scale, seed_low, seed_high, first_trial, u32(layer), partial, sums[layer]
+        )
+
+    for layer in range(depth + 1):
+        units = input_width if layer == 0 else width
+        for t in range(lanes):
+            log_signal[layer, t] = 0.5 * log64(sums[layer, HH, t] / units) + LN2 * exponents[layer, t]
+
+    # g of norm 1 in a random direction
+    for t in range(lanes):
+        tau[t] = 1.0 / math.sqrt(sums[depth, UU, t])
+        log_gradient[depth, t] = 0.0
+    for layer in range(depth, 0, -1):
+        fan_in = input_width if layer == 1 else width
+        variance = first_weight_variance if layer == 1 else weight_variance
+        weight_scale, gain = math.sqrt(variance / fan_in), math.sqrt(variance)
+        here, under = sums[layer], sums[layer - 1]
+        for t in range(lanes):
+            square = squared_delta(tau[t], a[t], here[PP, t], here[PR, t], here[RR, t])
+            # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
+            log_scale[t] += 0.5 * log64(square)
+            log_weight_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * exponents[layer - 1, t]
+            norm_of_delta[t] = math.sqrt(square)
+        for t in range(lanes):
+            inverse = 1.0 / norm_of_delta[t] if norm_of_delta[t] > 0.0 else 0.0
+            e_delta = (tau[t] * here[EP, t] + a[t] * here[ER, t]) * inverse
+            if orthogonal:
+                tau[t], a[t], square = back_through_orthogonal(
+                    e_delta / norms[layer, t], gain, under[HH, t], under[HU, t], under[UU, t], fan_in
+                )
+            else:
+                share = shares[layer, t]
+                r_delta = share * scales[layer, t] * e_delta
+                if bias_variance > 0.0:
+                    word0, word1, _, _ = words(
+                        u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high
+                    )
+                    noise, _ = normal_pair(word0, word1)
+                    r_delta += math.sqrt(share * (1.0 - share)) * scales[layer, t] * noise
+                r_delta *= power_of_two(exponents[layer, t] - exponents[layer - 1, t])
+                tau[t], a[t], square = back_through_gaussian(
+                    r_delta, weight_scale, under[HH, t], under[HU, t], under[UU, t], fan_in
+                )
+            log_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(square)
+
+
 @functools.cache
 def block_function(sources: str = SOURCES):
-    """The kernel that takes a block of networks, one per lane, forward and back."""
+    """The kernel of a block of networks."""
 
     @njit(BLOCK, cache=True, nogil=True, **STRICT)
     def run_block(
@@ -136,81 +230,12 @@ def block_function(sources: str = SOURCES):
     ):  # fmt: skip
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key
-        sums = np.empty((depth + 1, SUMS, lanes))  # of the layers; the input is layer 0
-        norms = np.empty((depth + 1, lanes))  # |e| of Haar weights
-        scales = np.empty((depth + 1, lanes))  # s of z = se, in units of 2^k
-        shares = np.empty((depth + 1, lanes))
-        exponents = np.zeros((depth + 1, lanes), np.int64)  # k
-        scale, bias_scale = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
-        partial = np.empty((SUMS, lanes), np.float32)
-        norm_of_delta, log_scale = np.empty(lanes), np.zeros(lanes)
-        tau, a = np.empty(lanes), np.zeros(lanes)
-
-        sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums[0])
-        for layer in range(1, depth + 1):
-            fan_in = input_width if layer == 1 else width
-            variance = first_weight_variance if layer == 1 else weight_variance
-            below, above = exponents[layer - 1], exponents[layer]
-            for t in range(lanes):
-                square, shares[layer, t], above[t] = preactivation_variance(
-                    sums[layer - 1, HH, t], fan_in, variance, bias_variance, below[t], shrinks, grows
-                )
-                scales[layer, t] = math.sqrt(square)
-            if orthogonal:
-                sum_squares(width, seed_low, seed_high, first_trial, u32(layer), partial[0], norms[layer])
-                for t in range(lanes):
-                    unit = power_of_two(-above[t])
-                    signal = math.sqrt(variance * sums[layer - 1, HH, t]) * power_of_two(below[t] - above[t])
-                    norms[layer, t] = math.sqrt(norms[layer, t])
-                    scales[layer, t] = signal / norms[layer, t]
-                    bias_scale[t] = f32(math.sqrt(bias_variance) * unit)
-            for t in range(lanes):
-                scale[t] = f32(scales[layer, t])
-            sum_layer(width, scale, bias_scale, seed_low, seed_high, first_trial, u32(layer), partial, sums[layer])
-
-        for layer in range(depth + 1):
-            units = input_width if layer == 0 else width
-            for t in range(lanes):
-                log_signal[layer, t] = 0.5 * log64(sums[layer, HH, t] / units) + LN2 * exponents[layer, t]
-
-        # g of norm 1 in a random direction
-        for t in range(lanes):
-            tau[t] = 1.0 / math.sqrt(sums[depth, UU, t])
-            log_gradient[depth, t] = 0.0
-        for layer in range(depth, 0, -1):
-            fan_in = input_width if layer == 1 else width
-            variance = first_weight_variance if layer == 1 else weight_variance
-            weight_scale, gain = math.sqrt(variance / fan_in), math.sqrt(variance)
-            here, under = sums[layer], sums[layer - 1]
-            for t in range(lanes):
-                square = squared_delta(tau[t], a[t], here[PP, t], here[PR, t], here[RR, t])
-                # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
-                log_scale[t] += 0.5 * log64(square)
-                log_weight_gradient[layer - 1, t] = (
-                    log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * exponents[layer - 1, t]
-                )
-                norm_of_delta[t] = math.sqrt(square)
-            for t in range(lanes):
-                inverse = 1.0 / norm_of_delta[t] if norm_of_delta[t] > 0.0 else 0.0
-                e_delta = (tau[t] * here[EP, t] + a[t] * here[ER, t]) * inverse
-                if orthogonal:
-                    tau[t], a[t], square = back_through_orthogonal(
-                        e_delta / norms[layer, t], gain, under[HH, t], under[HU, t], under[UU, t], fan_in
-                    )
-                else:
-                    share = shares[layer, t]
-                    r_delta = share * scales[layer, t] * e_delta
-                    if bias_variance > 0.0:
-                        word0, word1, _, _ = words(
-                            u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high
-                        )
-                        noise, _ = normal_pair(word0, word1)
-                        r_delta += math.sqrt(share * (1.0 - share)) * scales[layer, t] * noise
-                    r_delta *= power_of_two(exponents[layer, t] - exponents[layer - 1, t])
-                    tau[t], a[t], square = back_through_gaussian(
-                        r_delta, weight_scale, under[HH, t], under[HU, t], under[UU, t], fan_in
-                    )
-                log_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(square)
+        take_block(
+            sum_layer, 0, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
+            orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient,
+            log_weight_gradient, np.empty((depth + 1, SUMS, lanes)), np.empty((3, depth + 1, lanes)),
+            np.empty((depth + 1, lanes), np.int64), np.empty((SUMS + 2, lanes), np.float32), np.empty((4, lanes)),
+        )  # fmt: skip
 
     return run_block
 

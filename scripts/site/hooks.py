@@ -1,4 +1,4 @@
-"""What MkDocs calls: figures are drawn once at the start, formulas are typeset, notebook pages made light."""
+"""What MkDocs calls: figures and kernels are made at the start, formulas typeset, notebooks made light, instruments drawn."""
 
 import functools
 import logging
@@ -10,6 +10,7 @@ PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
 sys.path[:0] = PATHS
 
 import build  # noqa: E402
+import instruments  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
 
@@ -21,6 +22,7 @@ def on_startup(command, dirty):
     """Draw what is missing before the docs folder is watched; drawing it later would rebuild without end."""
     sys.path[:0] = PATHS  # MkDocs takes away what was added while it loaded this file
     build.draw_missing()
+    instruments.write_data()
 
 
 def on_config(config):
@@ -33,7 +35,7 @@ def on_page_content(html, page, config, files):
         html, unresolved = notebooks.resolve_links(notebooks.slim(html), page.file, files)
         for address in unresolved:
             log.warning("%s links to %s, which is not there", page.file.src_uri, address)
-    return typesetter().page(html, page.file.src_uri)
+    return instruments.page(typesetter().page(html, page.file.src_uri))
 
 
 def on_post_page(output, page, config):

@@ -1,0 +1,321 @@
+/* Instruments: a figure whose inputs can be moved. Each is one file in instruments/ that calls
+
+     vgpInstruments.add("name", {
+       title,                     what it is, for people
+       controls: [...],           { name, label, min, max, step, value, log, whole, format } or { name, label, options, value, row }
+       columns,                   optional: of controls, 3 unless given
+       address: true,             optional: the state is kept in the page's address
+       ask(state),                { key: [kernel function, arguments] }, computed in workers; {} if nothing is needed
+       draw(state, answers),      { figure: SVG, alt, verdict: HTML, rows: table with header }
+       changed(state, name),      optional: what else follows from a moved control
+       drag(state, x, y),         optional: the state after the pointer went to (x, y) of the figure
+     })
+
+   and stands on a page as <div class="instrument" data-instrument="name"></div>. The site's build calls html(name), so
+   that the page holds the first state without any script; start(element) brings it to life. */
+const vgpInstruments = (() => {
+  const known = {};
+  const add = (name, instrument) => { known[name] = instrument; };
+
+  // Text
+
+  const escape = (text) => String(text).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" }[c]));
+  const significant = (x, digits = 3) => {
+    if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
+    if (x !== 0 && (Math.abs(x) >= 1e5 || Math.abs(x) < 1e-3)) return power(x, digits);
+    return String(Number(x.toPrecision(digits))).replace("-", "−");
+  };
+  const superscript = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
+  const power = (x, digits = 2) => {
+    const exponent = Math.floor(Math.log10(Math.abs(x)) + 1e-12), mantissa = Number((x / 10 ** exponent).toPrecision(digits));
+    return `${mantissa === 1 ? "" : `${mantissa} × `}10${superscript(exponent)}`;
+  };
+  const tenTo = (decades) => `10${superscript(Math.round(decades))}`;
+  const quantile = (sorted, share) => {
+    const at = share * (sorted.length - 1), low = Math.floor(at);
+    return low + 1 < sorted.length && at > low ? sorted[low] + (at - low) * (sorted[low + 1] - sorted[low]) : sorted[low];
+  };
+
+  // Drawing
+
+  const WIDTH = 640, HEIGHT = 360, LEFT = 74, RIGHT = 18, TOP = 12, BOTTOM = 62;
+  const round = (x) => Math.round(x * 10) / 10;
+
+  function ticks(low, high, count = 5) {
+    const raw = (high - low) / count, unit = 10 ** Math.floor(Math.log10(raw));
+    const step = unit * [1, 2, 5, 10].find((m) => m * unit >= raw * 0.999);
+    const found = [];
+    for (let x = Math.ceil(low / step - 1e-9) * step; x <= high + step * 1e-9; x += step) found.push(Number(x.toPrecision(12)));
+    return found;
+  }
+
+  /* A pair of axes; the pieces drawn on it are collected and given out by svg(). */
+  function chart({ x, y, xLabel, yLabel, xTicks, yTicks, left = LEFT, right = RIGHT, top = TOP, bottom = BOTTOM,
+    logX = false, tick = (v) => significant(v, 6) }) {
+    const [x0, x1] = logX ? x.map(Math.log10) : x, [y0, y1] = y;
+    const across = WIDTH - left - right, down = HEIGHT - top - bottom;
+    const px = (v) => round(left + ((logX ? Math.log10(v) : v) - x0) / (x1 - x0) * across);
+    const py = (v) => round(top + (y1 - v) / (y1 - y0) * down);
+    const held = (v) => Math.min(Math.max(v, y0 - (y1 - y0)), y1 + (y1 - y0));
+    const at = ([a, b]) => `${px(a)},${py(held(b))}`;
+    const pieces = [], labels = [];
+    const clip = `clip-${left}-${right}-${top}-${bottom}`;
+    const self = {
+      px, py,
+      x: (p) => { const v = x0 + (p - left) / across * (x1 - x0); return logX ? 10 ** v : v; },
+      y: (p) => y1 - (p - top) / down * (y1 - y0),
+      line(points, style) { pieces.push(`<polyline class="${style}" points="${points.filter((p) => Number.isFinite(p[1])).map(at).join(" ")}"/>`); return self; },
+      area(upper, lower, style) { pieces.push(`<polygon class="${style}" points="${[...upper, ...lower.slice().reverse()].map(at).join(" ")}"/>`); return self; },
+      rule(v, style) { pieces.push(`<line class="${style}" x1="${left}" x2="${WIDTH - right}" y1="${py(v)}" y2="${py(v)}"/>`); return self; },
+      post(v, style) { pieces.push(`<line class="${style}" x1="${px(v)}" x2="${px(v)}" y1="${top}" y2="${HEIGHT - bottom}"/>`); return self; },
+      dot(a, b, style, size = 4) { pieces.push(`<circle class="${style}" cx="${px(a)}" cy="${py(held(b))}" r="${size}"/>`); return self; },
+      bar(a, b, from, to, style) {
+        const [high, low] = [py(Math.max(from, to)), py(Math.min(from, to))];
+        pieces.push(`<rect class="${style}" x="${px(a)}" y="${high}" width="${Math.max(round(px(b) - px(a)), 0)}" height="${round(low - high)}"/>`);
+        return self;
+      },
+      text(a, b, words, { anchor = "start", dx = 0, dy = 0, style = "note" } = {}) {
+        labels.push(`<text class="${style}" x="${px(a) + dx}" y="${py(b) + dy}" text-anchor="${anchor}">${escape(words)}</text>`);
+        return self;
+      },
+      svg() {
+        const grid = (yTicks || ticks(y0, y1, 5)).map((v) => {
+          const [value, words] = Array.isArray(v) ? v : [v, tick(v)];
+          return `<line class="grid" x1="${left}" x2="${WIDTH - right}" y1="${py(value)}" y2="${py(value)}"/>` +
+            `<text class="tick" x="${left - 8}" y="${py(value) + 5}" text-anchor="end">${escape(words)}</text>`;
+        }).join("");
+        const below = (xTicks || ticks(x0, x1, 5)).map((v) => {
+          const [value, words] = Array.isArray(v) ? v : [v, tick(v)];
+          return `<line class="axis" x1="${px(value)}" x2="${px(value)}" y1="${HEIGHT - bottom}" y2="${HEIGHT - bottom + 5}"/>` +
+            `<text class="tick" x="${px(value)}" y="${HEIGHT - bottom + 22}" text-anchor="middle">${escape(words)}</text>`;
+        }).join("");
+        const middle = top + down / 2;
+        return `<clipPath id="${clip}"><rect x="${left}" y="${top - 6}" width="${across}" height="${down + 12}"/></clipPath>` + grid +
+          `<line class="axis" x1="${left}" x2="${WIDTH - right}" y1="${HEIGHT - bottom}" y2="${HEIGHT - bottom}"/>` + below +
+          `<text class="label" x="${left + across / 2}" y="${HEIGHT - bottom + 50}" text-anchor="middle">${escape(xLabel)}</text>` +
+          `<text class="label" transform="rotate(-90)" x="${-middle}" y="${left - 56}" text-anchor="middle">${escape(yLabel)}</text>` +
+          `<g clip-path="url(#${clip})">${pieces.join("")}</g>` + labels.join("");
+      },
+    };
+    return self;
+  }
+
+  // The parts of an instrument, as HTML
+
+  const phi = (name) => VGP_DATA.activations.find((one) => one.name === name);
+  const look = (state) => {
+    const { light, dark } = phi(state.activation) || { light: "#1311a3", dark: "#b9c2ff" };
+    return `--light:${light};--dark:${dark}`;
+  };
+  const decimals = (step) => Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const written = (control, value) => control.format ? control.format(value) : String(Number(value.toFixed(decimals(control.step || 1)))).replace("-", "−");
+  const toSlider = (control, value) => control.log ? Math.log10(value) : value;
+  const fromSlider = (control, position) => {
+    if (!control.log) return Number(position);
+    const value = 10 ** Number(position);
+    return control.whole ? Math.round(value) : Number(value.toPrecision(3));
+  };
+
+  function controlHtml(name, control, state) {
+    const id = `${name}-${control.name}`, value = state[control.name];
+    if (control.options) {
+      const options = control.options.map(([key, label]) => `<option value="${key}"${key === value ? " selected" : ""}>${escape(label)}</option>`).join("");
+      return `<div class="control${control.row ? " row" : ""}"><label for="${id}">${escape(control.label)}</label><select id="${id}" name="${control.name}">${options}</select></div>`;
+    }
+    const [low, high] = [control.min, control.max].map((v) => toSlider(control, v));
+    const step = control.log ? (high - low) / 200 : control.step;
+    return `<div class="control"><label for="${id}">${escape(control.label)}</label><span class="value" aria-hidden="true">${escape(written(control, value))}</span>` +
+      `<input type="range" id="${id}" name="${control.name}" min="${low}" max="${high}" step="${step}" value="${toSlider(control, value)}" aria-valuetext="${escape(written(control, value))}"></div>`;
+  }
+
+  const tableHtml = ([header, ...rows]) =>
+    `<table><thead><tr>${header.map((cell) => `<th scope="col">${escape(cell)}</th>`).join("")}</tr></thead>` +
+    `<tbody>${rows.map((row) => `<tr>${row.map((cell) => `<td>${escape(cell)}</td>`).join("")}</tr>`).join("")}</tbody></table>`;
+  const figureHtml = ({ figure, alt }) =>
+    `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" role="img" aria-label="${escape(alt)}">${figure}</svg>`;
+  const initial = (name) => Object.fromEntries(known[name].controls.map((control) => [control.name, control.value]));
+
+  /* The whole instrument in its first state; `kernels` answers at once. For the site's build. */
+  function html(name, kernels) {
+    const instrument = known[name], state = initial(name), answers = {};
+    for (const [key, [call, options]] of Object.entries(instrument.ask(state))) answers[key] = kernels[call](options);
+    const drawn = instrument.draw(state, answers);
+    return `<p class="instrument-title">${escape(instrument.title)}</p>` +
+      `<fieldset disabled style="--columns:${instrument.columns || 3};--narrow:${instrument.columns > 3 ? 3 : 2}"><legend class="unseen">${escape(instrument.title)}</legend>${instrument.controls.map((c) => controlHtml(name, c, state)).join("")}</fieldset>` +
+      `<div class="instrument-figure" style="${look(state)}">${figureHtml(drawn)}</div>` +
+      `<div class="verdict">${drawn.verdict}</div><div class="unseen" role="status"></div>` +
+      `<details><summary>The numbers of this figure</summary><div class="instrument-table">${tableHtml(drawn.rows)}</div></details>`;
+  }
+
+  // Workers: every kernel call is cut into tasks, and a newer state drops what is left of an older one
+
+  const PIECE = 4;  // networks per task
+  let pool = null;
+
+  function workers() {
+    if (pool) return pool;
+    const source = `${vgpKernels}
+      let kernels;
+      onmessage = ({ data }) => {
+        try {
+          if (data.bytes) kernels = vgpKernels(data.bytes, data.activations);
+          else postMessage({ answer: kernels[data.call](data.options) });
+        } catch (error) { postMessage({ error: String(error) }); }
+      };`;
+    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    const bytes = Uint8Array.from(atob(VGP_DATA.wasm), (c) => c.charCodeAt(0));
+    pool = { idle: [], queue: [] };
+    for (let i = 0; i < Math.min(4, navigator.hardwareConcurrency || 1); i++) {
+      const worker = new Worker(address);
+      worker.postMessage({ bytes, activations: VGP_DATA.activations });
+      pool.idle.push(worker);
+    }
+    return pool;
+  }
+
+  function work() {
+    const { idle, queue } = workers();
+    while (idle.length && queue.length) {
+      const worker = idle.pop(), task = queue.shift();
+      worker.onmessage = ({ data }) => {
+        idle.push(worker);
+        work();
+        task.done(data);
+      };
+      worker.postMessage({ call: task.call, options: task.options });
+    }
+  }
+
+  /* Answers to the questions; onPart is called whenever some of them have come. */
+  function compute(owner, questions, onPart, onError) {
+    const { queue } = workers(), answers = {}, parts = {};
+    pool.queue = queue.filter((task) => task.owner !== owner);
+    let open = 0;
+    const finish = (data, accept) => {
+      if (owner.questions !== questions) return;
+      if (data.error) return onError(data.error);
+      accept(data.answer);
+      open -= 1;
+      onPart(answers, open === 0);
+    };
+    owner.questions = questions;
+    const long = [];
+    for (const [key, [call, options]] of Object.entries(questions)) {
+      if (call !== "propagate") {
+        open += 1;
+        pool.queue.push({ owner, call, options, done: (data) => finish(data, (answer) => { answers[key] = answer; }) });
+        continue;
+      }
+      parts[key] = [];
+      for (let first = 0; first < options.trials; first += PIECE) {
+        open += 1;
+        long.push({ owner, call, options: { ...options, first, trials: Math.min(PIECE, options.trials - first) }, done: (data) => finish(data, (flow) => {
+          parts[key][first / PIECE] = flow;
+          const there = parts[key].filter(Boolean);  // in the order of the trials, whichever worker was first
+          answers[key] = Object.fromEntries(Object.keys(flow).map((name) => [name, there.flatMap((one) => one[name])]));
+        }) });
+      }
+    }
+    pool.queue.push(...long);
+    if (open === 0) onPart(answers, true);
+    work();
+  }
+
+  // Life
+
+  function fromAddress(name, state) {
+    const query = new URLSearchParams(location.search);
+    for (const control of known[name].controls) {
+      const text = query.get(control.name);
+      if (text === null) continue;
+      if (control.options) {
+        if (control.options.some(([key]) => key === text)) state[control.name] = text;
+      } else if (text.trim() !== "" && Number.isFinite(Number(text))) {
+        state[control.name] = Math.min(Math.max(Number(text), control.min), control.max);
+      }
+    }
+  }
+
+  function toAddress(name, state) {
+    const address = new URL(location.href);
+    for (const control of known[name].controls) {
+      if (state[control.name] === control.value) address.searchParams.delete(control.name);
+      else address.searchParams.set(control.name, state[control.name]);
+    }
+    history.replaceState(history.state, "", address);
+  }
+
+  function start(element) {
+    const name = element.dataset.instrument, instrument = known[name];
+    const state = initial(name), owner = {};
+    const part = (selector) => element.querySelector(selector);
+    const figure = part(".instrument-figure"), inputs = new Map();
+    let frame = 0, saying = 0, asked = 0;
+    if (instrument.address) fromAddress(name, state);
+
+    function show(answers, complete) {
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(() => {
+        const drawn = instrument.draw(state, answers);
+        if (!drawn) return;
+        figure.style.cssText = look(state);
+        figure.innerHTML = figureHtml(drawn);
+        const open = part(".verdict details")?.open;
+        part(".verdict").innerHTML = drawn.verdict;
+        if (open) part(".verdict details").open = true;
+        part(".instrument-table").innerHTML = tableHtml(drawn.rows);
+        element.dataset.networks = drawn.networks ?? "";
+        if (complete) {
+          element.dataset.state = "ready";
+          element.dataset.milliseconds = Math.round(performance.now() - asked);
+          clearTimeout(saying);
+          saying = setTimeout(() => { part("[role=status]").textContent = part(".verdict").firstElementChild.textContent; }, 500);
+        }
+      });
+    }
+
+    function update() {
+      element.dataset.state = "busy";
+      asked = performance.now();
+      for (const [control, input] of inputs) {
+        const words = control.options ? "" : written(control, state[control.name]);
+        if (control.options) { input.value = state[control.name]; continue; }
+        input.value = toSlider(control, state[control.name]);
+        input.setAttribute("aria-valuetext", words);
+        input.previousElementSibling.textContent = words;
+      }
+      compute(owner, instrument.ask(state), show, (error) => {
+        part("[role=status]").textContent = error;
+        element.dataset.state = "failed";
+      });
+    }
+
+    for (const control of instrument.controls) {
+      const input = part(`[name="${control.name}"]`);
+      inputs.set(control, input);
+      input.addEventListener("input", () => {
+        state[control.name] = control.options ? input.value : fromSlider(control, input.value);
+        instrument.changed?.(state, control.name);
+        update();
+      });
+      input.addEventListener("change", () => { if (instrument.address) toAddress(name, state); });
+    }
+
+    if (instrument.drag) {
+      figure.classList.add("draggable");
+      const move = (event) => {
+        const box = figure.firstElementChild.getBoundingClientRect();
+        instrument.drag(state, (event.clientX - box.left) / box.width * WIDTH, (event.clientY - box.top) / box.height * HEIGHT);
+        update();
+      };
+      figure.addEventListener("pointerdown", (event) => { figure.setPointerCapture(event.pointerId); move(event); });
+      figure.addEventListener("pointermove", (event) => { if (figure.hasPointerCapture(event.pointerId)) move(event); });
+    }
+
+    if (typeof WebAssembly === "undefined" || typeof Worker === "undefined") return;  // the first state stays, its controls off
+    part("fieldset").disabled = false;
+    update();
+  }
+
+  return { add, html, start, chart, significant, power, tenTo, quantile, superscript, escape, ticks, HEIGHT, WIDTH, phi };
+})();

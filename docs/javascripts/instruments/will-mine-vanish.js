@@ -1,0 +1,118 @@
+/* Home: depth, width, activation and initialiser → the gradient at every layer, a verdict, and what to change. */
+(() => {
+  const { chart, significant, tenTo, quantile, escape, power, phi } = vgpInstruments;
+  const NETWORKS = 32, DRAWN = 8, LN10 = Math.LN10;
+  // the largest positive number that each format rounds to zero: half of the smallest it has
+  const FORMATS = [["fp16", -25], ["bf16", -134], ["fp32", -150]].map(([name, bits]) => [name, bits * Math.LN2]);
+  const custom = "custom";
+
+  const law = (state) => VGP_DATA.initialisers.find((one) => one.name === state.initialiser);
+  const varianceOf = (state) => {
+    const rule = law(state);
+    return rule ? rule.constant + rule.perUnit * state.width : state.weight_variance;
+  };
+  const network = (state) => ({
+    activation: state.activation, depth: state.depth, width: state.width, weightVariance: varianceOf(state),
+    biasVariance: state.bias_variance, orthogonal: law(state)?.law === "orthogonal",
+  });
+
+  function changed(state, name) {
+    if (name === "weight_variance") state.initialiser = custom;
+    if (name === "initialiser" || name === "width") state.weight_variance = Number(varianceOf(state).toPrecision(4));
+  }
+
+  function code(state) {
+    const chosen = law(state)
+      ? `"${state.initialiser}"`
+      : `weight_variance=${state.weight_variance}`;
+    const bias = state.bias_variance ? `, bias_variance=${state.bias_variance}` : "";
+    return "from vgp_kernels import Network, propagate\n" +
+      `network = Network(${state.depth}, ${state.width}, "${state.activation}", ${chosen}${bias})\n` +
+      `propagate(network, trials=${NETWORKS}, seed=0).log_gradient`;
+  }
+
+  function advice(state, critical) {
+    if (!critical) return `<p>With this bias no weight variance holds the gradient of ${phi(state.activation).label}: make σ_b² smaller.</p>`;
+    const variance = significant(critical.weightVariance, 4), gain = significant(Math.sqrt(critical.weightVariance), 4);
+    return `<p>The weights that neither shrink nor grow it: σ_w² = ${variance}, a gain of ${gain}.</p><pre><code tabindex="0">` + escape(
+      `PyTorch  torch.nn.init.normal_(layer.weight, std=${gain} / layer.in_features**0.5)\n` +
+      `Keras    keras.initializers.VarianceScaling(${variance}, "fan_in", "untruncated_normal")\n` +
+      `JAX      jax.nn.initializers.variance_scaling(${variance}, "fan_in", "normal")`) + "</code></pre>";
+  }
+
+  function deaths(state, logGradient) {
+    const perEntry = logGradient.map((x) => x - Math.log(state.width) / 2);
+    const found = FORMATS.map(([name, limit]) => {
+      for (let layer = state.depth; layer >= 0; layer--) if (perEntry[layer] < limit) return `${name} at layer ${layer}`;
+      return null;
+    }).filter(Boolean);
+    return found.length ? ` A typical entry becomes zero in ${found.join(", in ")}, counting down from ${state.depth}.` : "";
+  }
+
+  vgpInstruments.add("will-mine-vanish", {
+    title: "Will mine vanish?",
+    address: true,
+    controls: [
+      { name: "activation", label: "Activation", value: "sigmoid", options: VGP_DATA.activations.map((one) => [one.name, one.label]) },
+      { name: "initialiser", label: "Initialiser", value: "xavier", options: [...VGP_DATA.initialisers.map((one) => [one.name, one.label]), [custom, "my own σ_w²"]] },
+      { name: "depth", label: "Layers", min: 2, max: 200, step: 1, value: 50 },
+      { name: "width", label: "Units per layer", min: 8, max: 1024, log: true, whole: true, value: 256 },
+      { name: "weight_variance", label: "Weight variance σ_w²", min: 0.05, max: 50, log: true, value: 1, format: (v) => significant(v, 3) },
+      { name: "bias_variance", label: "Bias variance σ_b²", min: 0, max: 1, step: 0.01, value: 0 },
+    ],
+    changed,
+    ask(state) {
+      return {
+        theory: ["meanField", network(state)],
+        critical: ["criticalPoint", { activation: state.activation, biasVariance: state.bias_variance }],
+        flow: ["propagate", { ...network(state), trials: NETWORKS, seed: 0 }],
+      };
+    },
+    draw(state, { theory, critical, flow }) {
+      if (!theory || critical === undefined) return null;
+      const layers = Array.from({ length: state.depth + 1 }, (_, layer) => layer);
+      const measured = flow ? flow.logGradient.map((one) => Array.from(one, (x) => x / LN10)) : [];
+      const sorted = layers.map((layer) => measured.map((one) => one[layer]).filter(Number.isFinite).sort((a, b) => a - b));
+      const band = (share) => layers.filter((layer) => sorted[layer].length).map((layer) => [layer, quantile(sorted[layer], share)]);
+      const predicted = theory.logGradient.map((x) => x / LN10);
+      const ends = [...predicted, ...sorted.map((one) => one[0]), ...sorted.map((one) => one.at(-1))].filter(Number.isFinite);
+      const low = Math.min(-2, ...ends), high = Math.max(2, ...ends), room = (high - low) * 0.04;
+      const drawing = chart({
+        x: [0, state.depth], y: [low - room, high + room], xLabel: `layer (0 is the input, ${state.depth} the loss)`,
+        yLabel: "log₁₀ of the gradient's norm",
+      });
+      for (const [name, limit] of FORMATS) {
+        const height = (limit + Math.log(state.width) / 2) / LN10;
+        if (height > low) drawing.rule(height, "limit").text(state.depth, height, `${name} reaches 0`, { anchor: "end", dy: -6, dx: -4 });
+      }
+      if (measured.length > 3) drawing.area(band(0.9), band(0.1), "band");
+      measured.slice(0, DRAWN).forEach((one) => drawing.line(one.map((x, layer) => [layer, x]), "measured"));
+      drawing.line(predicted.map((x, layer) => [layer, x]), "predicted");
+
+      // the factor per layer over the lower half, where the signal has settled
+      const half = Math.floor(state.depth / 2);
+      const factor = Math.exp((theory.logGradient[0] - theory.logGradient[half]) / half || 0), decades = predicted[0];
+      const vanishes = decades < -1.5, explodes = decades > 1.5;
+      const layersPer = significant(Math.LN2 / Math.abs(Math.log(factor)), 2);
+      const word = vanishes ? "It vanishes" : explodes ? "It explodes" : "Healthy";
+      const pace = Math.abs(Math.log(factor)) < 1e-3 ? "It changes more slowly than exponentially."
+        : `Each layer multiplies the gradient by ${significant(factor, 3)}: it ${factor < 1 ? "halves" : "doubles"} in ${layersPer} layers.`;
+      const total = `${state.depth} layers leave ${Math.abs(decades) < 2 ? significant(10 ** decades, 2) : tenTo(decades)} of it.`;
+      const middle = sorted[0].length ? quantile(sorted[0], 0.5) : null;
+      const kind = vanishes ? "vanishes" : explodes ? "explodes" : "healthy";
+      return {
+        figure: drawing.svg(),
+        networks: measured.length,
+        alt: `Gradient norm by layer for ${phi(state.activation).label}: predicted 10 to the ${decades.toFixed(1)} at the input` +
+          (middle === null ? "." : `, median of ${measured.length} networks 10 to the ${middle.toFixed(1)}.`),
+        verdict: `<p class="${kind}"><strong>${word}.</strong> ${pace} ${total}${deaths(state, theory.logGradient)}</p>` +
+          `<p class="key">Thick line: predicted for infinite width. Thin lines and band: ${DRAWN} and the middle 80 % of ${NETWORKS} sampled networks.</p>` +
+          (vanishes || explodes ? advice(state, critical) : "") +
+          `<details class="code"><summary>The same numbers in Python</summary><pre><code tabindex="0">${escape(code(state))}</code></pre></details>`,
+        rows: [["Layer", "predicted, log₁₀", "median", "10 %", "90 %"], ...layers.filter((layer) => layer % Math.ceil(state.depth / 10) === 0 || layer === state.depth).map((layer) => [
+          layer, predicted[layer].toFixed(3), ...[0.5, 0.1, 0.9].map((share) => sorted[layer].length ? quantile(sorted[layer], share).toFixed(3) : ""),
+        ])],
+      };
+    },
+  });
+})();

@@ -1,0 +1,30 @@
+/* Loads the instruments where a page has one; other pages pay for these few lines only. */
+(() => {
+  const base = document.currentScript.src.replace(/[^/]*$/, "");
+  const loading = new Map();
+
+  function load(file) {
+    if (!loading.has(file)) {
+      loading.set(file, new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = base + file;
+        script.onload = resolve;
+        script.onerror = () => reject(new Error(`cannot load ${script.src}`));
+        document.head.append(script);
+      }));
+    }
+    return loading.get(file);
+  }
+
+  function start() {
+    for (const element of document.querySelectorAll(".instrument[data-instrument]:not([data-started])")) {
+      element.dataset.started = "";
+      Promise.all(["kernels.js", "kernels.data.js", "instruments.js"].map(load))
+        .then(() => load(`instruments/${element.dataset.instrument}.js`))
+        .then(() => vgpInstruments.start(element));
+    }
+  }
+
+  start();  // this script stands at the end of the page
+  document$.subscribe(start);  // with instant navigation the page changes and the scripts stay
+})();
