@@ -45,6 +45,7 @@ CASES = {
     "selu_lecun": ("SELU, LeCun", {"activation": "selu", "initialiser": "lecun"}),
     "elu_he": ("ELU, He", {"activation": "elu", "initialiser": "he"}),
 }
+PRINTED = 2.4e25  # the largest entry in the textbook's slides, see the museum
 NON_NORMAL = np.array([[0.9, 10.0], [0.0, 0.9]])
 
 
@@ -187,7 +188,7 @@ def figure(result):
             label, (sizes[-1], values[-1]), (-2, 6), textcoords="offset points", ha="right", color=colour(name)
         )
     right.annotate(
-        "growth per factor\nof the product", (sizes[-1], matrices[-1]["predicted"]), (-2, -28), textcoords="offset points",
+        "growth per factor\nof the product", (sizes[-1], matrices[-1]["predicted"]), (-2, -40), textcoords="offset points",
         ha="right", color=colour("linear"),
     )  # fmt: skip
     right.axhline(1, color=MUTED, linewidth=0.9)
@@ -259,7 +260,7 @@ def numbers(result):
         "printed_spread": math.exp(printed["deviation"]),
         "printed_deviation": printed["deviation"],
         "printed_deviation_predicted": printed["deviation_predicted"],
-        "printed_in_book": (math.log(1.6e25) - printed["mean_predicted"]) / printed["deviation_predicted"],
+        "printed_in_book": (math.log(PRINTED) - printed["mean_predicted"]) / printed["deviation_predicted"],
     }
 
 

@@ -128,7 +128,7 @@ def figure(result):
     )
     limit = result["activations"]["relu"]["infinite"]
     left.axhline(limit, color=MUTED, linewidth=0.9, linestyle=":")
-    left.annotate("√(π/(π−1))", (4, limit), (0, 4), textcoords="offset points", color=MUTED)
+    left.annotate("√(π/(π−1))", (1024, limit), (0, -14), textcoords="offset points", ha="right", color=MUTED)
     left.axhline(1, color=MUTED, linewidth=0.9)
     left.set_xscale("log", base=2)
     left.set_xticks([4, 16, 64, 256, 1024], ["4", "16", "64", "256", "1024"])
