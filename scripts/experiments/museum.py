@@ -108,7 +108,7 @@ PRINTED = {
     ),
     "yang-linear": Printed(14 / 13, 0.0, "the same, (B − 2)/(B − 3)", "linear, batch norm, batch of 16", YANG),
     "balduzzi-batch": Printed(
-        2.0**-4, 0.0, "correlation of two inputs' gradients, 2<sup>−L</sup>", "ReLU, batch norm with constant statistics, L = 4", BALDUZZI
+        2.0**-4, 0.0, "likeness of two inputs' gradients, 2<sup>−L</sup>", "ReLU, batch norm of constant statistics, L = 4", BALDUZZI
     ),
     "balduzzi-plain": Printed(2.0**-5, 0.0, "the same", "ReLU, He, no norm, L = 5, orthogonal inputs", BALDUZZI),
     "xiong-pre": Printed(
