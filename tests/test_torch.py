@@ -133,8 +133,10 @@ def test_the_first_ten_steps_are_those_of_pytorch(options, optimiser):
 
     with torch.no_grad():
         evaluated = torch.nn.functional.cross_entropy(module(torch.tensor(inputs)), torch.tensor(labels)).item()
-    # with the running statistics of batch normalisation
-    assert done.train_loss[0, -1] == pytest.approx(evaluated, rel=1e-4)
+    # With the running statistics of batch normalisation. They lag behind the bias before a norm, whose gradient is 0 but
+    # for round-off: Adam makes whole steps of that noise, in PyTorch as here, and the two take different ones.
+    lags = network.normalisation == "batch" and optimiser == "adam"
+    assert done.train_loss[0, -1] == pytest.approx(evaluated, rel=2e-3 if lags else 1e-4)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
