@@ -223,6 +223,14 @@ def test_a_link_carries_the_state(page, demo):
     check_curve(instrument, Network(31, 256, "tanh", weight_variance=1.4))
     move(page, instrument, "depth", 12)
     assert "depth=12" in page.url and "activation=tanh" in page.url and "width=" not in page.url
+    move(page, instrument, "initialiser", "orthogonal")
+    page.goto(page.url)
+    check_curve(ready(page, "will-mine-vanish"), Network(12, 256, "tanh", "orthogonal"))
+
+
+def test_a_link_with_nonsense_is_held_to_the_controls(page, demo):
+    page.goto(demo[0] + "demo/?activation=nobody&depth=1e9&width=33.4&bias_variance=x&initialiser=he")
+    check_curve(ready(page, "will-mine-vanish"), Network(200, 33, "sigmoid", "he"))
 
 
 def test_instruments_start_after_instant_navigation(page, demo):
@@ -252,7 +260,14 @@ def test_a_page_without_instruments_loads_one_small_script(page, demo):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(demo[0])
     page.wait_for_timeout(300)
-    assert [Path(url).name for url in asked if "/javascripts/" in url and "bundle" not in url] == ["load.js"]
+    ours = {
+        "load.js",
+        "kernels.js",
+        "kernels.data.js",
+        "instruments.js",
+        *(f"{name}.js" for name in instruments.names()),
+    }
+    assert [Path(url).name for url in asked if Path(url).name in ours] == ["load.js"]
 
 
 def test_the_keyboard_moves_a_slider_and_says_its_value(page, demo):

@@ -7,7 +7,7 @@
        address: true,             optional: the state is kept in the page's address
        ask(state),                { key: [kernel function, arguments] }, computed in workers; {} if nothing is needed
        draw(state, answers),      { figure: SVG, alt, verdict: HTML, rows: table with header }
-       changed(state, name),      optional: what else follows from a moved control
+       changed(state, name),      optional: what else follows from a moved control, or, without a name, from a link
        drag(state, x, y),         optional: the state after the pointer went to (x, y) of the figure
      })
 
@@ -229,11 +229,14 @@ const vgpInstruments = (() => {
       const text = query.get(control.name);
       if (text === null) continue;
       if (control.options) {
-        if (control.options.some(([key]) => key === text)) state[control.name] = text;
+        if (!control.options.some(([key]) => key === text)) continue;
+        state[control.name] = text;
       } else if (text.trim() !== "" && Number.isFinite(Number(text))) {
-        state[control.name] = Math.min(Math.max(Number(text), control.min), control.max);
+        const value = Math.min(Math.max(Number(text), control.min), control.max);
+        state[control.name] = control.whole || control.step === 1 ? Math.round(value) : value;
       }
     }
+    known[name].changed?.(state);
   }
 
   function toAddress(name, state) {

@@ -18,7 +18,7 @@
 
   function changed(state, name) {
     if (name === "weight_variance") state.initialiser = custom;
-    if (name === "initialiser" || name === "width") state.weight_variance = Number(varianceOf(state).toPrecision(4));
+    else if (law(state)) state.weight_variance = Number(varianceOf(state).toPrecision(4));
   }
 
   function code(state) {
