@@ -165,9 +165,14 @@ def svg(figure: Figure) -> str:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
+    text = re.sub(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*', shortened, buffer.getvalue())
     pairs = sorted(set(re.findall(r"(fill|stroke): (#[0-9a-f]{6})", text)))
     rules = "".join(f'[style*="{prop}: {light}"]{{{prop}:{dark(light)}!important}}' for prop, light in pairs)
     style = f"<style>@media (prefers-color-scheme:dark){{svg{{fill:{dark(INK)}}}{rules}}}</style>"
     head, tag, body = text.partition("<defs>")
     return head + style + tag + body
+
+
+def shortened(coordinates: re.Match) -> str:
+    """The coordinates to a tenth of a point: less to load, and no eye sees it."""
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".rstrip("0").rstrip("."), coordinates[0])
