@@ -125,7 +125,7 @@ def explicit(network, trials, seed, shared=True):
 
     def weights():
         if network.law == "orthogonal":
-            return math.sqrt(network.weight_variance) * haar(generator, n)
+            return math.sqrt(network.weight_variance) * haar(generator, 1, n)[0]
         if network.law == "uniform":
             return generator.uniform(-bound, bound, (n, n))
         return math.sqrt(network.weight_variance / n) * generator.standard_normal((n, n))
@@ -191,7 +191,7 @@ def test_orthogonal_matrices_are_orthogonal_and_uniform():
     last = np.array([w[10:] for w in drawn], np.float64) / 2
     assert np.abs(first.transpose(0, 2, 1) @ first - np.eye(5)).max() < 1e-6
     generator = np.random.default_rng(0)
-    theirs = np.array([haar(generator, 5) for _ in range(1500)])
+    theirs = haar(generator, 1500, 5)
     probe = generator.standard_normal((5, 5))
     for ours in (first, last):
         for statistic in (
