@@ -23,6 +23,12 @@ if not CHROMIUM and not REQUIRED:
 sync_api = pytest.importorskip("playwright.sync_api") if not REQUIRED else __import__("playwright.sync_api").sync_api
 
 
+@pytest.fixture(scope="module", autouse=True)
+def data():
+    """The kernels as WebAssembly, which a clean clone does not have yet."""
+    instruments.write_data()
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """(address, folder) of a served site with every instrument."""
