@@ -29,7 +29,7 @@ check: .venv/ready  ## compute all results again and compare them with the commi
 	$(BIN)/python scripts/build.py --check
 
 lock: .venv/ready  ## resolve the requirements again
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header \
 	  --group dev pyproject.toml --output-file requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
