@@ -12,7 +12,7 @@ serve: .venv/ready  ## set up, then show the site at http://127.0.0.1:8000/
 	$(BIN)/mkdocs serve
 
 test: .venv/ready  ## set up, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 torch: .venv/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

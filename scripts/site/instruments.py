@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import experiment
@@ -76,7 +77,8 @@ def data(module: str, digest: str) -> dict:
 @functools.cache
 def engine() -> MiniRacer:
     """V8 with the instruments loaded, for their first states."""
-    v8 = MiniRacer()
+    with ThreadPoolExecutor(1) as elsewhere:  # V8 would share, and lose, an event loop that runs here, as Playwright's does
+        v8 = elsewhere.submit(MiniRacer).result()
     for file in [DATA, SCRIPTS / "kernels.js", SCRIPTS / "instruments.js", *(SCRIPTS / "instruments").glob("*.js")]:
         v8.eval(file.read_text() + "\n;0")
     module = base64.b64decode(json.loads(DATA.read_text().removeprefix("var VGP_DATA = "))["wasm"])
