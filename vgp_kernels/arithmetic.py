@@ -203,7 +203,9 @@ def log64(x):
 @njit(inline="always", **STRICT)
 def power_of_two(exponent):
     """2^exponent in float64 for an integer; held within the normal range."""
-    held = min(max(np.int64(exponent), np.int64(-1022)), np.int64(1023))
+    held = np.int64(exponent)
+    held = held if held > np.int64(-1022) else np.int64(-1022)  # min and max of integers keep a loop from vectorising
+    held = held if held < np.int64(1023) else np.int64(1023)
     return double_from_bits(np.uint64((held + np.int64(1023)) << np.int64(52)))
 
 

@@ -29,10 +29,11 @@ from vgp_kernels.recursion import (
     SUMS,
     UU,
     add_unit,
+    along_weights,
+    back_through_activation,
     back_through_gaussian,
     back_through_orthogonal,
     preactivation_variance,
-    squared_delta,
 )  # fmt: skip
 
 VECTOR = 16  # float32 lanes of the widest registers
@@ -66,7 +67,8 @@ LAYER = types.void(
 BLOCK = types.void(
     types.FunctionType(LAYER), types.int64, types.int64, types.int64, types.float64, types.float64, types.float64,
     types.float64, types.boolean, types.boolean, types.boolean, types.uint32, types.uint32, types.uint32, types.int64,
-    types.float64[:, ::1], types.float64[:, ::1], types.float64[:, ::1],
+    types.float64[:, ::1], types.float64[:, ::1], types.float64[:, ::1], types.float64[:, :, ::1],
+    types.float64[:, :, ::1], types.int64[:, ::1], types.float32[:, ::1], types.float64[:, ::1],
 )  # fmt: skip
 
 
@@ -135,6 +137,36 @@ def layer_function(name: str, separate_bias: bool, sources: str = SOURCES):
     return sum_layer
 
 
+@njit(**STRICT)
+def step_back(
+    orthogonal, fan_in, variance, here, under, norms, scales, shares, k_here, k_under, noise, of_e, tau, a, log_scale,
+    log_gradient, log_weight_gradient,
+):  # fmt: skip
+    """From one layer to the one below. A function of its own: within a loop that counts down, LLVM runs it lane by lane."""
+    prefer_wide_vectors()
+    weight_scale, gain = math.sqrt(variance / fan_in), math.sqrt(variance)
+    for t in range(tau.size):
+        square, of_e[t] = back_through_activation(
+            tau[t], a[t], here[PP, t], here[PR, t], here[RR, t], here[EP, t], here[ER, t]
+        )
+        # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
+        log_scale[t] += 0.5 * log64(square)
+        log_weight_gradient[t] = log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * k_under[t]
+    if orthogonal:
+        for t in range(tau.size):
+            tau[t], a[t], of_e[t] = back_through_orthogonal(
+                of_e[t] / norms[t], gain, under[HH, t], under[HU, t], under[UU, t], fan_in
+            )
+    else:
+        for t in range(tau.size):
+            r_delta = along_weights(of_e[t], scales[t], shares[t], noise[t], k_here[t] - k_under[t])
+            tau[t], a[t], of_e[t] = back_through_gaussian(
+                r_delta, weight_scale, under[HH, t], under[HU, t], under[UU, t], fan_in
+            )
+    for t in range(tau.size):
+        log_gradient[t] = log_scale[t] + 0.5 * log64(of_e[t])
+
+
 @njit(inline="always", **STRICT)
 def take_block(
     sum_layer, activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
@@ -148,11 +180,11 @@ def take_block(
     # `sums` of the layers, the input being layer 0; |e| of Haar weights; s of z = se, in units of 2^k; `exponents`: k
     norms, scales, shares = of_layers[0], of_layers[1], of_layers[2]
     partial, scale, bias_scale = single[:SUMS], single[SUMS], single[SUMS + 1]
-    norm_of_delta, log_scale, tau, a = double[0], double[1], double[2], double[3]
+    noise, of_e, log_scale, tau, a = double[0], double[1], double[2], double[3], double[4]
     exponents[0] = 0
-    log_scale[:], a[:] = 0.0, 0.0
+    noise[:], log_scale[:], a[:] = 0.0, 0.0, 0.0
 
-    sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums[0])
+    sum_input(input_width, input_rms, seed_low, seed_high, first_trial, sums[0])
     for layer in range(1, depth + 1):
         fan_in = input_width if layer == 1 else width
         variance = first_weight_variance if layer == 1 else weight_variance
@@ -188,35 +220,15 @@ def take_block(
     for layer in range(depth, 0, -1):
         fan_in = input_width if layer == 1 else width
         variance = first_weight_variance if layer == 1 else weight_variance
-        weight_scale, gain = math.sqrt(variance / fan_in), math.sqrt(variance)
-        here, under = sums[layer], sums[layer - 1]
-        for t in range(lanes):
-            square = squared_delta(tau[t], a[t], here[PP, t], here[PR, t], here[RR, t])
-            # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
-            log_scale[t] += 0.5 * log64(square)
-            log_weight_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * exponents[layer - 1, t]
-            norm_of_delta[t] = math.sqrt(square)
-        for t in range(lanes):
-            inverse = 1.0 / norm_of_delta[t] if norm_of_delta[t] > 0.0 else 0.0
-            e_delta = (tau[t] * here[EP, t] + a[t] * here[ER, t]) * inverse
-            if orthogonal:
-                tau[t], a[t], square = back_through_orthogonal(
-                    e_delta / norms[layer, t], gain, under[HH, t], under[HU, t], under[UU, t], fan_in
-                )
-            else:
-                share = shares[layer, t]
-                r_delta = share * scales[layer, t] * e_delta
-                if bias_variance > 0.0:
-                    word0, word1, _, _ = words(
-                        u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high
-                    )
-                    noise, _ = normal_pair(word0, word1)
-                    r_delta += math.sqrt(share * (1.0 - share)) * scales[layer, t] * noise
-                r_delta *= power_of_two(exponents[layer, t] - exponents[layer - 1, t])
-                tau[t], a[t], square = back_through_gaussian(
-                    r_delta, weight_scale, under[HH, t], under[HU, t], under[UU, t], fan_in
-                )
-            log_gradient[layer - 1, t] = log_scale[t] + 0.5 * log64(square)
+        if bias_variance > 0.0 and not orthogonal:
+            for t in range(lanes):
+                word0, word1, _, _ = words(u32(0), u32(first_trial + u32(t)), u32(layer), BIASES, seed_low, seed_high)
+                noise[t], _ = normal_pair(word0, word1)
+        step_back(
+            orthogonal, fan_in, variance, sums[layer], sums[layer - 1], norms[layer], scales[layer], shares[layer],
+            exponents[layer], exponents[layer - 1], noise, of_e, tau, a, log_scale, log_gradient[layer - 1],
+            log_weight_gradient[layer - 1],
+        )  # fmt: skip
 
 
 @functools.cache
@@ -227,34 +239,35 @@ def block_function(sources: str = SOURCES):
     def run_block(
         sum_layer, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
         orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
+        sums, of_layers, exponents, single, double,
     ):  # fmt: skip
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key
         take_block(
             sum_layer, 0, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
             orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient,
-            log_weight_gradient, np.empty((depth + 1, SUMS, lanes)), np.empty((3, depth + 1, lanes)),
-            np.empty((depth + 1, lanes), np.int64), np.empty((SUMS + 2, lanes), np.float32), np.empty((4, lanes)),
+            log_weight_gradient, sums, of_layers, exponents, single, double,
         )  # fmt: skip
 
     return run_block
 
 
 @njit(**STRICT)
-def sum_input(input_width, input_rms, seed_low, seed_high, first_trial, partial, sums):
+def sum_input(input_width, input_rms, seed_low, seed_high, first_trial, sums):
     """The sums of layer 0, a constant vector: the direction of the input does not matter."""
-    pairs = (input_width + 1) // 2
-    for t in range(sums.shape[1]):
-        along, square = 0.0, 0.0
-        for pair in range(pairs):
+    sums[:] = 0.0
+    sums[HH] = input_width * input_rms * input_rms
+    for pair in range((input_width + 1) // 2):
+        present = ONE if 2 * pair + 1 < input_width else ZERO
+        for t in range(sums.shape[1]):
             w0, w1, w2, w3 = words(u32(pair), u32(first_trial + u32(t)), u32(0), WEIGHTS, seed_low, seed_high)
             _, u0 = normal_pair(w0, w1)
             _, u1 = normal_pair(w2, w3)
-            u1 = u1 if 2 * pair + 1 < input_width else ZERO
-            along += f64(u0) + f64(u1)
-            square += f64(u0) * f64(u0) + f64(u1) * f64(u1)
-        sums[:, t] = 0.0
-        sums[HH, t], sums[HU, t], sums[UU, t] = input_width * input_rms * input_rms, input_rms * along, square
+            u1 = present * u1
+            sums[HU, t] += f64(u0) + f64(u1)
+            sums[UU, t] += f64(u0) * f64(u0) + f64(u1) * f64(u1)
+    for t in range(sums.shape[1]):
+        sums[HU, t] *= input_rms
 
 
 @njit(**STRICT)
@@ -288,16 +301,24 @@ def run(
     lanes = min(most, VECTOR * math.ceil(trials / (threads * VECTOR)))
     seed_low, seed_high = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
 
-    def run_from(first: int) -> None:
+    layers = network.depth + 1
+    blocks = iter(range(0, trials, lanes))  # the threads share it: each takes the next block when it is done with one
+
+    def run_blocks(thread: int) -> None:
         results = [np.empty((output.shape[1], lanes)) for output in outputs]
-        run_block(
-            sum_layer, network.depth, network.width, network.fan_in, network.weight_variance,
-            network.first_weight_variance, network.bias_variance, network.input_rms, orthogonal,
-            phi.vanishes_at_zero, not phi.is_bounded, seed_low, seed_high, u32(first), lanes, *results,
+        room = (
+            np.empty((layers, SUMS, lanes)), np.empty((3, layers, lanes)), np.empty((layers, lanes), np.int64),
+            np.empty((SUMS + 2, lanes), np.float32), np.empty((5, lanes)),
         )  # fmt: skip
-        for output, result in zip(outputs, results, strict=True):
-            output[first : first + lanes] = result.T[: trials - first]
+        for first in blocks:
+            run_block(
+                sum_layer, network.depth, network.width, network.fan_in, network.weight_variance,
+                network.first_weight_variance, network.bias_variance, network.input_rms, orthogonal,
+                phi.vanishes_at_zero, not phi.is_bounded, seed_low, seed_high, u32(first), lanes, *results, *room,
+            )  # fmt: skip
+            for output, result in zip(outputs, results, strict=True):
+                output[first : first + lanes] = result.T[: trials - first]
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_from, range(0, trials, lanes)):
+        for _ in pool.map(run_blocks, range(threads)):
             pass

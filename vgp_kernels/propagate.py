@@ -96,10 +96,11 @@ def propagate(network, trials=1000, seed=0, target="cpu", threads=None, loss_gra
         return room.run(network, trials, seed, threads)
     layers, weights = network.depth + 1, network.depth * network.weights_per_layer
     outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, weights))
-    correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
     if network.is_plain:
+        correlations = (np.broadcast_to(np.nan, (trials, layers)),) * 2
         cpu.run(network, trials, seed, threads, outputs)
     else:
+        correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
         batch.run(network, trials, seed, threads, loss_gradient == "shared", outputs + correlations)
     return GradientFlow(network, seed, *outputs, *correlations)
 

@@ -51,14 +51,11 @@ def preactivation_variance(hh, fan_in, weight_variance, bias_variance, k, shrink
     """
     from_weights = weight_variance * hh / fan_in
     variance = from_weights + bias_variance * power_of_two(-2 * k)
-    share = from_weights / variance if variance > 0.0 else 1.0
-    exponent = binary_exponent(variance)
-    shift = 0
-    if shrinks and variance > 0.0:
-        shift = min(exponent - SMALLEST, 0) // 2
-    if grows:
-        shift += max(exponent - LARGEST, 0) // 2
-    return variance * power_of_two(-2 * shift), share, k + shift
+    some = variance > 0.0
+    share = from_weights / variance
+    below, above = (binary_exponent(variance) - SMALLEST) >> 1, (binary_exponent(variance) - LARGEST) >> 1
+    shift = (below if shrinks and some and below < 0 else 0) + (above if grows and above > 0 else 0)
+    return variance * power_of_two(-2 * shift), (share if some else 1.0), k + shift
 
 
 @njit(inline="always", **STRICT)
@@ -67,39 +64,56 @@ def across(hh, hu, uu):
 
     With one unit that is not 0, u is along h, and the difference nothing but the rounding of float32.
     """
-    if hh == 0.0:
-        return uu
     rest = uu - hu * hu / hh
-    return rest if rest > ROUNDING * uu else 0.0
+    rest = rest if rest > ROUNDING * uu else 0.0
+    return uu if hh == 0.0 else rest
 
 
 @njit(inline="always", **STRICT)
-def squared_delta(tau, a, pp, pr, rr):
-    """|δ|² for δ = φ′(z) ⊙ (τu + ah) = τp + ar: what is along r, and what is not."""
-    if rr == 0.0:
-        return tau * tau * pp
+def back_through_activation(tau, a, pp, pr, rr, ep, er):
+    """(|δ|², e·δ/|δ|) for δ = φ′(z) ⊙ (τu + ah) = τp + ar: |δ|² is what is along r, and what is not."""
     along = tau * pr + a * rr
-    return along * along / rr + tau * tau * across(rr, pr, pp)
+    square = along * along / rr + tau * tau * across(rr, pr, pp)
+    square = tau * tau * pp if rr == 0.0 else square
+    e_delta = (tau * ep + a * er) * (1.0 / math.sqrt(square))
+    return square, (e_delta if square > 0.0 else 0.0)
+
+
+@njit(inline="always", **STRICT)
+def along_weights(e_delta, scale, share, noise, shift):
+    """(W h)·δ for a δ of norm 1, in units of 2^shift: W h is the share of z = se that is not bias, given z.
+
+    `noise` ~ N(0, 1) stands for what z does not tell of it, and means nothing where there is no bias.
+    """
+    return (share * scale * e_delta + math.sqrt(share * (1.0 - share)) * scale * noise) * power_of_two(shift)
 
 
 @njit(inline="always", **STRICT)
 def back_through_gaussian(r_delta, weight_scale, hh, hu, uu, fan_in):
     """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `r_delta` is (W h)·δ, `weight_scale` is σ_w/√n."""
-    along = r_delta / hh if hh > 0.0 else 0.0
-    if fan_in == 1 and hh > 0.0:
-        return 0.0, along, along * along * hh
-    a = along - weight_scale * hu / hh if hh > 0.0 else 0.0
-    return weight_scale, a, along * along * hh + weight_scale * weight_scale * across(hh, hu, uu)
+    some = hh > 0.0
+    along = r_delta / hh
+    along = along if some else 0.0
+    u_along = weight_scale * hu / hh
+    a = along - u_along if some else 0.0
+    u_across = weight_scale * weight_scale * across(hh, hu, uu)
+    all_along = fan_in == 1 and some
+    return (
+        (0.0 if all_along else weight_scale),
+        (along if all_along else a),
+        along * along * hh + (0.0 if all_along else u_across),
+    )
 
 
 @njit(inline="always", **STRICT)
 def back_through_orthogonal(y_delta, gain, hh, hu, uu, fan_in):
     """(τ, a, |g|²) of g = Wᵀδ for a δ of norm 1: `y_delta` is (W h)·δ/|W h|, `gain` is σ_w."""
-    if hh == 0.0:
-        return gain / math.sqrt(uu), 0.0, gain * gain
     u_across = 0.0 if fan_in == 1 else across(hh, hu, uu)
-    if u_across == 0.0:
-        # u is along h, as it always is with one unit, and by chance once in 3,000 layers with two: so is then g
-        return 0.0, (gain if y_delta >= 0.0 else -gain) / math.sqrt(hh), gain * gain
-    tau = gain * math.sqrt(max(1.0 - y_delta * y_delta, 0.0) / u_across)
-    return tau, gain * y_delta / math.sqrt(hh) - tau * hu / hh, gain * gain
+    # with one unit u is always along h, with two by chance once in 3,000 layers: so is then g
+    all_along = u_across == 0.0
+    rest = 1.0 - y_delta * y_delta
+    tau = 0.0 if all_along else gain * math.sqrt((rest if rest > 0.0 else 0.0) / u_across)
+    along = ((gain if y_delta >= 0.0 else -gain) if all_along else gain * y_delta) / math.sqrt(hh)
+    a = along - (0.0 if all_along else tau * hu / hh)
+    blind = hh == 0.0
+    return (gain / math.sqrt(uu) if blind else tau), (0.0 if blind else a), gain * gain

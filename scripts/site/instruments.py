@@ -77,7 +77,8 @@ def data(module: str, digest: str) -> dict:
 @functools.cache
 def engine() -> MiniRacer:
     """V8 with the instruments loaded, for their first states."""
-    with ThreadPoolExecutor(1) as elsewhere:  # V8 would share, and lose, an event loop that runs here, as Playwright's does
+    # where an event loop runs already, as Playwright's does, V8 would share it and end with it
+    with ThreadPoolExecutor(1) as elsewhere:
         v8 = elsewhere.submit(MiniRacer).result()
     for file in [DATA, SCRIPTS / "kernels.js", SCRIPTS / "instruments.js", *(SCRIPTS / "instruments").glob("*.js")]:
         v8.eval(file.read_text() + "\n;0")
