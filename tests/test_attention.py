@@ -215,6 +215,14 @@ def test_wide_transformers_follow_the_theory(options):
     assert np.all(off > -0.05) and np.all(off < 0.05 + 0.1 * np.arange(4, -1, -1))
 
 
+def test_tokens_become_equal_at_one_rate_however_close_they_are():
+    # attention adds the same to all tokens, the norm halves the variance, and He's ReLU branch keeps what is left of d
+    theory = transformer_theory(Transformer(96, 64, 4, norm="post"))
+    steps = np.diff(theory.log_residual)[40:]
+    assert theory.log_residual[-1] < math.log(1e-12)
+    assert steps == pytest.approx(np.full(len(steps), -math.log(2) / 2), abs=1e-4)
+
+
 @pytest.mark.parametrize("blocks", [4, 64])
 def test_last_gradients_of_one_token_have_their_closed_forms(blocks):
     # one token: attention and feed-forward branch each add variance 1, or S = 1 and E φ² = ½ doubled

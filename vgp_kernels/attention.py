@@ -30,6 +30,7 @@ NORMS = {
 MATRICES = ("query", "key", "value", "output", "first", "second")
 LARGEST_WEIGHTS = 2**28  # entries in all
 EPSILON = 1e-5  # added to the variance, as in PyTorch
+CLOSE = 1e-9  # two tokens whose correlation is nearer to 1 are treated to first order
 
 # purposes of the random numbers
 QUERY, TOKENS, LOSS, COMMON = u32(24), u32(32), u32(33), u32(34)  # the six matrices take 24 to 29
@@ -479,39 +480,41 @@ class TransformerTheory:
 def transformer_theory(network: Transformer) -> TransformerTheory:
     """Mean-field theory of signals, token correlation and gradients, for infinite width.
 
-    Two numbers go through the network: the variance p of an entry of a token, and the covariance r of the same entry in two
-    tokens. With c = r/p, attention that mixes with weights A makes of them p (S (1 - c) + c) and p (C (1 - c) + c), where
-    S = E Σ_j A_ij² and C = E Σ_j A_ij A_kj. Gradients go back by the transposed rules; their way through the scores, and the
-    two directions that a normalisation takes from each token, are left out.
+    Two numbers go through the network: the variance p of an entry of a token, and its difference d from the covariance of the
+    same entry in two tokens, which keeps its digits where tokens become equal. With c = 1 - d/p, attention that mixes with
+    weights A makes of them S d + (p - d) and (S - C) d, where S = E Σ_j A_ij² and C = E Σ_j A_ij A_kj. Gradients go back by the
+    transposed rules; their way through the scores, and the two directions that a normalisation takes from each token, are left out.
     """
     phi, tokens, alpha = activation(network.activation), network.tokens, network.branch_scale
     skip, gain, pre = network.skip_scale, network.weight_gain**2, network.norm == "pre"
     post = network.norm in ("post", "deepnorm")
     score_variance = network.query_variance**2 * (1 if network.scaled_scores else network.width // network.heads)
     value_gain = (gain * network.weight_variance) ** 2
-    p, r = 1.0, network.token_correlation
-    signal, path = [(p, r)], []
+    p, d = 1.0, 1 - network.token_correlation
+    signal, path = [(p, d)], []
     for _ in range(network.blocks):
         for half in ("attention", "feed-forward")[: 2 if network.ffn_multiple else 1]:
             scale = p if pre else 1.0
-            p_in, r_in, c = p / scale, r / scale, min(r / p, 1.0)
+            p_in, d_in, c = p / scale, d / scale, min(1 - d / p, 1.0)
             if half == "attention":
                 own, shared = softmax_moments(score_variance * p_in**2 * (1 - c), c, tokens)
-                branch = value_gain * (own * (p_in - r_in) + r_in), value_gain * (shared * (p_in - r_in) + r_in)
+                branch = value_gain * (own * d_in + p_in - d_in), value_gain * (own - shared) * d_in
                 back: tuple[float, ...] = own, shared
             else:
                 q, second = gain * network.weight_variance * p_in, gain * network.second_variance
                 here, two = moments(phi, math.log(q)), pair_moments(phi, math.log(q), c)
                 value = math.exp(here.log_value)
                 pair = value * two.correlation
+                # dE φφ/dc = q E φ′φ′, where φφ has no digits left
+                lost = value - pair if 1 - c > CLOSE else q * (d / p) * here.slope
                 slopes = [network.weight_variance * gain * second * moment for moment in (here.slope, two.slopes)]
-                branch = second * value, second * pair
+                branch = second * value, second * lost
                 back = *slopes, value, pair
-            p, r = skip**2 * p + alpha**2 * branch[0], skip**2 * r + alpha**2 * branch[1]
+            p, d = skip**2 * p + alpha**2 * branch[0], skip**2 * d + alpha**2 * branch[1]
             after = p if post else 1.0
-            p, r = p / after, r / after
+            p, d = p / after, d / after
             path.append((half, back, scale, after))
-        signal.append((p, r))
+        signal.append((p, d))
 
     def log_size(g: float) -> float:
         return 0.5 * math.log(g * tokens * network.width)
@@ -533,9 +536,9 @@ def transformer_theory(network: Transformer) -> TransformerTheory:
         g, h = skip**2 * g + alpha**2 * of_g / scale, skip**2 * h + alpha**2 * of_h / scale
         if half == "attention":
             gradient.append(log_size(g))
-    variances, covariances = np.array(signal).T
+    variances, differences = np.array(signal).T
     with np.errstate(divide="ignore"):
-        residual = 0.5 * np.log(np.maximum(1 - covariances / variances, 0) * (tokens - 1) / tokens)
+        residual = 0.5 * np.log(np.maximum(differences, 0) / variances * (tokens - 1) / tokens)
     return TransformerTheory(
         network,
         0.5 * np.log(variances),

@@ -148,6 +148,11 @@ def factor(activation, initialiser, kind):
     return text
 
 
+def steps(c):
+    """log₁₀ of the mean factor of every layer between the two that `compute` measures between."""
+    return np.diff(c["mean"])[PARAMETERS.bottom : PARAMETERS.top]
+
+
 def agrees(c):
     """Within 1 % (the order of the correction for finite width, a few/width) and three standard errors."""
     return abs(c["factor_measured"] / c["factor_predicted"] - 1) < 0.01 + 3 * c["factor_error"]
@@ -162,7 +167,11 @@ CLAIMS = [
         factor("sigmoid", "xavier", "predicted"),
         factor("sigmoid", "xavier", "measured"),
         "holds",
-        lambda r: agrees(curve(r, "sigmoid", "xavier")) and curve(r, "sigmoid", "xavier")["factor_measured"] < 0.3,
+        lambda r: (
+            agrees(curve(r, "sigmoid", "xavier"))
+            and curve(r, "sigmoid", "xavier")["factor_measured"] < 0.3
+            and np.ptp(steps(curve(r, "sigmoid", "xavier"))) < math.log10(1.02)
+        ),
         "learn/what-vanishes.md",
     ),
     Claim(
@@ -181,8 +190,8 @@ CLAIMS = [
         "holds with a condition",
         lambda r: (
             curve(r, "sigmoid", "xavier")["factor_measured"]
-            < curve(r, "relu", "xavier")["factor_measured"]
-            < curve(r, "tanh", "xavier")["factor_measured"]
+            < 0.5 * curve(r, "relu", "xavier")["factor_measured"]
+            < 0.5 * curve(r, "tanh", "xavier")["factor_measured"]
         ),
         "learn/what-vanishes.md",
     ),
@@ -196,7 +205,12 @@ CLAIMS = [
             f"{curve(r, 'tanh', 'xavier')['mean'][0]:.2f} ± {curve(r, 'tanh', 'xavier')['standard_error'][0]:.2f} decades"
         ),
         "holds with a condition",
-        lambda r: -2 < curve(r, "tanh", "xavier")["mean"][0] < -0.5 and agrees(curve(r, "tanh", "xavier")),
+        lambda r: (
+            -2 < curve(r, "tanh", "xavier")["mean"][0] < -0.5
+            and agrees(curve(r, "tanh", "xavier"))
+            # from below to above, what a layer loses falls to less than a fifth
+            and steps(curve(r, "tanh", "xavier"))[-10:].mean() < 0.2 * steps(curve(r, "tanh", "xavier"))[:10].mean()
+        ),
         "learn/why-a-product.md",
     ),
     Claim(

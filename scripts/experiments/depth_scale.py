@@ -171,7 +171,8 @@ def numbers(result):
     found = {"critical_weight_variance": result["critical_weight_variance"]}
     for m in result["line"]:
         name = f"{m['weight_variance']:g}".replace(".", "_")
-        found |= {f"factor_{name}": m["measured"], f"predicted_{name}": m["predicted"], f"xi_{name}": m["xi_measured"]}
+        found |= {f"factor_{name}": m["measured"], f"predicted_{name}": m["predicted"]}
+        found |= {f"xi_{name}": m["xi_measured"], f"xi_predicted_{name}": m["xi_predicted"]}
     found["points"] = len(result["grid"]) + len(result["line"])
     found["largest_deviation"] = round(
         100 * max(abs(m["measured"] / m["predicted"] - 1) for m in result["grid"] + result["line"]), 2

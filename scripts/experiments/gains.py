@@ -235,8 +235,8 @@ PAGE = "fix/activations.md"
 CLAIMS = [
     Claim(
         "signal-or-gradient",
-        "At unit variance the weights that keep the signal also keep the gradient only for functions made of straight lines through "
-        "zero.",
+        "Of these activations only those made of straight lines through zero keep the gradient with the weights that keep the signal, "
+        "at unit variance.",
         "note 6.2",
         lambda r: "χ₁ = 1 at the signal-keeping weights only for linear, ReLU and leaky ReLU",
         lambda r: (

@@ -182,6 +182,7 @@ CLAIMS = [
         lambda r: (
             np.all(np.diff([x["variance"] for x in curve(r, "relu_gaussian")["points"]]) > 0)
             and np.mean(np.array(curve(r, "relu_gaussian")["spectrum"]) < -1) > 0.5
+            and max(curve(r, "relu_gaussian")["spectrum"]) > 0.3  # some are at least doubled
         ),
         "fix/orthogonal.md",
     ),

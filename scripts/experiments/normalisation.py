@@ -284,6 +284,7 @@ CLAIMS = [
         lambda r: (
             all(agrees(e) and e["infinite"] > 1 for name, e in r["activations"].items() if name != "linear")
             and all(agrees(e) for e in r["measured"][2:])
+            and np.all(np.diff([r["activations"]["relu"]["infinite"], *(e["measured"] for e in r["measured"][::-1])]) > 0)
             and abs(r["weights"][0]["measured"] / r["weights"][1]["measured"] - 1) < 0.01
         ),
         PAGE,

@@ -149,7 +149,10 @@ CLAIMS = [
         lambda r: zeros(r, "1/4 per layer", "predicted") + ": ¼ⁿ at half the smallest number",
         lambda r: zeros(r, "1/4 per layer"),
         "holds with a condition",
-        lambda r: all(here["zero"] == here["predicted"] for here in row(r, "1/4 per layer")["formats"].values()),
+        lambda r: (
+            all(here["zero"] == here["predicted"] for here in row(r, "1/4 per layer")["formats"].values())
+            and [row(r, "1/4 per layer")["formats"][name]["zero"] for name in ("fp32", "fp16")] == [75, 13]
+        ),
         "learn/number-formats.md",
     ),
     Claim(

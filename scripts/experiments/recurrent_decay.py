@@ -224,7 +224,7 @@ CLAIMS = [
     Claim(
         "recurrent-vanishes-above-the-bound",
         "Between half and one, a Gaussian recurrent matrix passes no singular-value test, and its gradient vanishes all the same.",
-        "Pascanu, Mikolov & Bengio 2013, section 2.1: a largest singular value below 1/γ is sufficient for vanishing",
+        "Pascanu, Mikolov & Bengio 2013, proof in section 2.1: a norm of W below 1/γ is sufficient for vanishing",
         lambda r: (
             f"largest singular value {curve(r, 'linear', 'gaussian', 0.8)['largest']:.2f}, mean field × 0.8 per step"
         ),

@@ -143,24 +143,40 @@ def numbers(result):
 
 
 def away_from_critical(result):
-    """(predicted, measured) depths where six depth scales are less than the deepest network."""
-    pairs = zip(result["at_grid"], half_depths(result), strict=True)
-    return [(scales, half) for scales, half in pairs if scales < result["depths"][-1]]
+    """(weight variance, predicted, measured depth) where six depth scales are less than the deepest network."""
+    columns = zip(result["weight_variances"], result["at_grid"], half_depths(result), strict=True)
+    return [column for column in columns if column[1] < result["depths"][-1]]
+
+
+def shares(result):
+    """Measured over predicted depths away from the critical line: (where gradients vanish, where they explode)."""
+    found = [(variance < result["critical"], half / scales) for variance, scales, half in away_from_critical(result)]
+    return [share for vanish, share in found if vanish], [share for vanish, share in found if not vanish]
+
+
+def early(result):
+    """How much accuracy the deepest networks have lost where they are within six depth scales."""
+    rows = zip(result["accuracy"], result["at_grid"], strict=True)
+    return [max(row) - row[-1] for row, scales in rows if scales >= result["depths"][-1]]
 
 
 CLAIMS = [
     Claim(
         "six-depth-scales",
-        "Away from the critical line tanh networks train down to between a half and the whole of six depth scales; near it the width "
-        "sets an earlier limit.",
+        "Away from the critical line tanh networks train down to six depth scales where gradients vanish, and to about two thirds of "
+        "that where they explode; near it accuracy falls before that depth.",
         "Schoenholz et al. 2017",
-        lambda r: ", ".join(f"{scales:.0f}" for scales, _ in away_from_critical(r)) + " layers",
-        lambda r: ", ".join(f"{half:.0f}" for _, half in away_from_critical(r)) + " layers",
+        lambda r: ", ".join(f"{scales:.0f}" for _, scales, _ in away_from_critical(r)) + " layers",
+        lambda r: (
+            ", ".join(f"{half:.0f}" for _, _, half in away_from_critical(r))
+            + f" layers; near the line {min(early(r)):.2f} or more of accuracy lost at {r['depths'][-1]} layers"
+        ),
         "holds with a condition",
         lambda r: (
-            len(away_from_critical(r)) >= 3
-            and all(0.5 < half / scales < 1.1 for scales, half in away_from_critical(r))
-            and max(r["at_grid"]) > 10 * r["depths"][-1]
+            min(map(len, shares(r))) >= 2
+            and all(0.9 < share < 1.1 for share in shares(r)[0])
+            and all(0.55 < share < 0.8 for share in shares(r)[1])
+            and min(early(r)) > 0.1
         ),
         "learn/consequences.md",
     )

@@ -18,7 +18,7 @@ class Parameters:
     width: int = 64
     heads: int = 4
     tokens: int = 16
-    trials: int = 8  # errors of the mean of a few per cent
+    trials: int = 32  # in 64 post-LN blocks the first gradient over the last varies by a factor of four either way
     seed: int = 0
     norms: tuple = ("pre", "post", "deepnorm")
     collapse_blocks: int = 8  # of attention alone, with neither skip nor feed-forward branch
@@ -59,6 +59,12 @@ def compute(p):
                     "last": significant(last.mean(), 4),
                     "last_error": significant(last.std(ddof=1) / math.sqrt(p.trials), 2),
                     "first_over_last": significant(math.exp(ratio.mean()), 4),
+                    "first_over_last_error": significant(
+                        ratio.std(ddof=1) / math.sqrt(p.trials), 2
+                    ),  # of its logarithm
+                    "first_over_last_predicted": significant(
+                        math.exp(theory.log_second_gradient[0] - theory.log_second_gradient[-1]), 4
+                    ),
                     "query_decades": significant((query[:, -1] - query[:, 0]).mean() / math.log(10), 4),
                     "residual_predicted": significant(math.exp(theory.log_residual[-1]), 4),
                     "residual": significant(math.exp(flow.log_residual[:, -1].mean()), 4),
@@ -177,16 +183,20 @@ def alt(result):
 
 
 def table(result):
-    head = "Norm, blocks|Last gradient, predicted|measured|First over last|Query, last over first|Token distance, predicted|measured"
+    head = (
+        "Norm, blocks|Last gradient, predicted|measured|First over last, predicted|measured|Query, last over first|"
+        "Token distance, predicted|measured"
+    )
     rows = [head.split("|")]
     for row in result["rows"]:
-        if row["depth"] in (4, 16, 64):
+        if row["depth"] in (4, 16, 32, 64):
             rows.append(
                 [
                     f"{LOOKS[row['norm']][2]}, {row['depth']}",
                     f"{row['last_predicted']:.2f}",
                     f"{row['last']:.2f} ± {row['last_error']:.2f}",
-                    f"{row['first_over_last']:.2f}",
+                    f"{row['first_over_last_predicted']:.2f}",
+                    f"{row['first_over_last']:.2f} ± {row['first_over_last'] * row['first_over_last_error']:.2f}",
                     f"$10^{{{row['query_decades']:.1f}}}$",
                     f"{row['residual_predicted']:.2g}",
                     f"{row['residual']:.2g}",
@@ -210,7 +220,8 @@ def numbers(result):
     for norm, value in result["slopes"].items():
         found[f"{norm}_slope"] = value
     for row in result["rows"]:
-        fields = "last last_predicted first_over_last query_decades residual residual_predicted input_gradient".split()
+        fields = "last last_predicted first_over_last first_over_last_predicted query_decades residual".split()
+        fields += "residual_predicted input_gradient".split()
         found |= {f"{row['norm']}_{row['depth']}_{field}": row[field] for field in fields}
     for block in range(5):
         found[f"alone_{block}"] = result["alone"][block]
@@ -221,6 +232,12 @@ def numbers(result):
         found |= {f"{key}_query": row["query_over_value"], f"{key}_median": row["jacobian_median"]}
         found[f"{key}_rms"] = row["jacobian_rms"]
     return found
+
+
+def fallen(result, field):
+    """By how many decades it is lower in post-LN transformers of 32 blocks than of 16; at 64 rounding decides."""
+    sixteen, thirty_two = (row_of(result, "post", depth)[field] for depth in (16, 32))
+    return sixteen - thirty_two if field == "query_decades" else math.log10(sixteen / thirty_two)
 
 
 CLAIMS = [
@@ -243,19 +260,22 @@ CLAIMS = [
     ),
     Claim(
         "post-ln-vanishing-is-of-the-queries",
-        "In a deep post-LN transformer the gradient reaches the first block within a factor of four; what vanishes is the gradient "
-        "of the queries and keys at the top, because the tokens have become equal.",
+        "In a post-LN transformer of up to 64 blocks the first block typically gets more than a tenth of the last one's gradient, at "
+        "width 64; what vanishes is the gradient of the queries and keys at the top, because the tokens have become equal.",
         "Noci et al. 2022: rank collapse makes the gradients of queries and keys vanish",
         lambda r: f"tokens at distance {row_of(r, 'post', 16)['residual_predicted']:.2g} after 16 blocks",
         lambda r: (
-            f"distance {row_of(r, 'post', 16)['residual']:.2g}; at 64 blocks the feed-forward gradient, first over last, is "
-            f"{row_of(r, 'post', 64)['first_over_last']:.2f}, that of the queries, last over first, "
-            f"10^{row_of(r, 'post', 64)['query_decades']:.1f}"
+            f"distance {row_of(r, 'post', 16)['residual']:.2g}; at 32 blocks the feed-forward gradient, first over last, is "
+            f"{row_of(r, 'post', 32)['first_over_last']:.2f}, that of the queries, last over first, "
+            f"10^{row_of(r, 'post', 32)['query_decades']:.1f}"
         ),
         "holds",
         lambda r: (
-            all(row["first_over_last"] > 1 / 4 for row in rows_of(r, "post"))
-            and row_of(r, "post", 16)["query_decades"] < -2
+            all(
+                row["first_over_last"] * math.exp(-3 * row["first_over_last_error"]) > 0.1 for row in rows_of(r, "post")
+            )
+            # it falls as the square of the distance: one factor is the values', one the keys'
+            and 0.8 < fallen(r, "query_decades") / (2 * fallen(r, "residual")) < 1.2
             and row_of(r, "post", 16)["residual"] < 0.02
         ),
         "fix/transformers.md",
@@ -302,6 +322,8 @@ CLAIMS = [
         lambda r: (
             score_of(r, 256, False)["jacobian_median"] < 0.3 * score_of(r, 256, True)["jacobian_median"]
             and score_of(r, 256, False)["query_over_value"] > score_of(r, 256, True)["query_over_value"]
+            # the mean square, which the undecided rows decide, has not fallen with the median
+            and score_of(r, 256, False)["jacobian_rms"] > 0.8 * score_of(r, 256, True)["jacobian_rms"]
         ),
         "fix/transformers.md",
     ),
