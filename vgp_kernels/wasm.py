@@ -162,12 +162,12 @@ def propagate(
     """One network, forward and back: what `vgp_kernels.propagate` gives for this trial, to the bit.
 
     `out`: ln RMS h (depth + 1), ln |∂E/∂h| (depth + 1) and ln |∂E/∂W| (depth), one after the other. Room to work in:
-    11(depth + 1) + 4 float64, depth + 1 int64, 10 float32.
+    11(depth + 1) + 5 float64, depth + 1 int64, 10 float32.
     """
     layers = depth + 1
     results = carray(out, (2 * layers + depth, 1))
     sums = carray(room, (layers, SUMS, 1))
-    flat = carray(room, (11 * layers + 4, 1))
+    flat = carray(room, (11 * layers + 5, 1))
     exponents, single = carray(integers, (layers, 1)), carray(singles, (SUMS + 2, 1))
     single[:] = ZERO  # no bias of its own, unless take_block finds one
     cpu.take_block(

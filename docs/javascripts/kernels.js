@@ -22,7 +22,7 @@ function vgpKernels(bytes, activations) {
   function propagate({ activation, depth, width, weightVariance, biasVariance, orthogonal = false, inputWidth = width,
     firstWeightVariance = weightVariance, inputRms = 1, seed = 0, first = 0, trials }) {
     const layers = depth + 1, size = 2 * layers + depth;
-    const work = BASE + 8 * size, integers = work + 8 * (11 * layers + 4), singles = integers + 8 * layers;
+    const work = BASE + 8 * size, integers = work + 8 * (11 * layers + 5), singles = integers + 8 * layers;
     room(size + 12 * layers + 16);
     const flow = { logSignal: [], logGradient: [], logWeightGradient: [] };
     const low = seed % 4294967296, high = Math.floor(seed / 4294967296);
