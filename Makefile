@@ -1,6 +1,8 @@
 # `make help` lists what can be made. Needs Python ≥ 3.11.5 with pip, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# of results and check; TARGET=cuda: on NVIDIA GPUs what has a kernel for them, with the same results
+TARGET ?= cpu
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
@@ -23,10 +25,10 @@ site: .venv/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict
 
 results: .venv/ready  ## compute stale results, draw figures and tables
-	$(BIN)/python scripts/build.py
+	$(BIN)/python scripts/build.py --target $(TARGET)
 
 check: .venv/ready  ## compute all results again and compare them with the committed ones
-	$(BIN)/python scripts/build.py --check
+	$(BIN)/python scripts/build.py --check --target $(TARGET)
 
 lock: .venv/ready  ## resolve the requirements again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header \

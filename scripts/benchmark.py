@@ -123,9 +123,12 @@ def by_numpy_without_matrices(trials, width, depth):
     return log_gradient
 
 
+ENTRIES = 250_000_000  # of weight matrices at a time: 1 GB
+
+
 def portions(trials, width, depth):
-    """Networks at a time whose matrices fit into 1 GB."""
-    most = max(1, int(2.5e8 / (width * width * depth)))
+    """Networks at a time whose matrices have so many entries."""
+    most = max(1, ENTRIES // (width * width * depth))
     return [min(most, trials - first) for first in range(0, trials, most)]
 
 
@@ -153,7 +156,7 @@ def by_torch(trials, width, depth):
             weight_gradient.append(total + torch.log(norms[layer - 1]))
             g = torch.bmm(matrices[layer - 1].transpose(1, 2), delta / norm[:, None, None])
             gradient.append(total + torch.log(torch.linalg.vector_norm(g, dim=(1, 2))))
-        return torch.stack(gradient[::-1], 1).numpy()
+        return torch.stack(gradient[::-1], 1).cpu().numpy()
 
     torch.set_num_threads(PARAMETERS.threads)
     with torch.no_grad():

@@ -6,6 +6,7 @@
     python scripts/build.py --draw             draw again from the saved results, compute nothing
     python scripts/build.py --force            compute again, stale or not
     python scripts/build.py --check            compute again in memory and compare with what is committed
+    python scripts/build.py --target cuda      compute on NVIDIA GPUs what has a kernel for them; may go with all others
 
 Files are replaced whole or not at all: an experiment that fails, or an interruption, leaves the last good ones.
 Exit code: 0 all is well; 1 an experiment, a claim or a check failed; 2 wrong usage.
@@ -40,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print_list(options.only)
         return 0
+    if options.target == "cuda":
+        from vgp_kernels import cuda  # takes a second
+
+        if lacking := cuda.missing():
+            print(f"--target cuda cannot run here: {lacking}", file=sys.stderr)
+            return 1
+    os.environ["VGP_TARGET"] = options.target  # for `propagate`, in the processes of all experiments
     action = check if options.check else draw if options.draw else force if options.force else update
     begin = time.perf_counter()
     failures = [name for name, details in attempts(action, options.only) if details]
@@ -56,6 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     for option in ("list", "draw", "force", "check"):
         mode.add_argument(f"--{option}", action="store_true")
+    parser.add_argument("--target", choices=["cpu", "cuda"], default="cpu", help="where propagate runs")
     options = parser.parse_args(arguments)
     known = experiment.names()
     if unknown := [name for name in options.only if name not in known]:

@@ -258,7 +258,7 @@ def test_propagate_refuses_what_is_no_network(value):
     assert repr(value) in str(raised.value) and "Network(" in str(raised.value)
 
 
-@given(st.one_of(no_numbers, st.integers()).filter(lambda value: value not in ("cpu", "cuda")))
+@given(st.one_of(no_numbers, st.integers()).filter(lambda value: value not in (None, "cpu", "cuda", "auto")))
 def test_propagate_refuses_unknown_targets(value):
     with pytest.raises((TypeError, ValueError)) as raised:
         propagate(SMALL, target=value)

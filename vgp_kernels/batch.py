@@ -28,7 +28,7 @@ from numba import njit, types
 from vgp_kernels import normalisation
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, f32, f64, log64, power_of_two
-from vgp_kernels.cpu import LN2, SOURCES, named, prefer_wide_vectors
+from vgp_kernels.cpu import SOURCES, named, prefer_wide_vectors
 from vgp_kernels.frames import (
     NO_EXPONENT,
     ROUNDING,
@@ -52,6 +52,7 @@ from vgp_kernels.frames import scale as rescale
 from vgp_kernels.network import Network
 from vgp_kernels.normalisation import normalise, normalise_back
 from vgp_kernels.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32
+from vgp_kernels.recursion import LN2
 
 MEMORY = 2**27  # bytes that one network keeps for the way back
 LINEAR = (

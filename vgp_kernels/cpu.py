@@ -15,9 +15,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from vgp_kernels.activations import activation
-from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, fma, log64, power_of_two
+from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, log64
 from vgp_kernels.network import Network
-from vgp_kernels.randomness import BIASES, WEIGHTS, normal_pair, u32, words
+from vgp_kernels.randomness import BIASES, normal_pair, u32, words
 from vgp_kernels.recursion import (
     EP,
     ER,
@@ -28,11 +28,15 @@ from vgp_kernels.recursion import (
     RR,
     SUMS,
     UU,
-    add_unit,
+    add_input_pair,
+    add_pair,
+    add_squared_pair,
     along_weights,
     back_through_activation,
     back_through_gaussian,
     back_through_orthogonal,
+    haar_scale,
+    log_norm,
     preactivation_variance,
 )  # fmt: skip
 
@@ -40,7 +44,6 @@ VECTOR = 16  # float32 lanes of the widest registers
 MOST_LANES = 4 * VECTOR  # enough independent work to hide the latency of the arithmetic
 DEEP = 16_384  # from here on blocks are one vector wide, so that the sums of all layers fit in memory
 CHUNK = 64  # unit pairs
-LN2 = math.log(2.0)
 
 # Numba's cache looks at a function's own file only. Each compiled function closes over this digest of all files of the
 # package, which is part of its key in the cache.
@@ -100,20 +103,11 @@ def add_up_layer(
             present = ONE if 2 * pair + 1 < width else ZERO
             for t in range(lanes):
                 trial = u32(first_trial + u32(t))
-                w0, w1, w2, w3 = words(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
-                e0, u0 = normal_pair(w0, w1)
-                e1, u1 = normal_pair(w2, w3)
-                z0, z1 = scale[t] * e0, scale[t] * e1
-                if separate_bias:
-                    b0, b1, _, _ = words(u32(pair), trial, layer, BIASES, seed_low, seed_high)
-                    bias0, bias1 = normal_pair(b0, b1)
-                    z0, z1 = fma(bias_scale[t], bias0, z0), fma(bias_scale[t], bias1, z1)
-                hh, pp, pr, rr, hu, ep, er, uu = add_unit(
-                    name, e0, u0, z0, ONE,
+                hh, pp, pr, rr, hu, ep, er, uu = add_pair(
+                    name, separate_bias, pair, present, scale[t], bias_scale[t], trial, layer, seed_low, seed_high,
                     partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t],
                     partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t],
                 )  # fmt: skip
-                hh, pp, pr, rr, hu, ep, er, uu = add_unit(name, e1, u1, z1, present, hh, pp, pr, rr, hu, ep, er, uu)
                 partial[HH, t], partial[PP, t], partial[PR, t], partial[RR, t] = hh, pp, pr, rr
                 partial[HU, t], partial[EP, t], partial[ER, t], partial[UU, t] = hu, ep, er, uu
         for row in range(SUMS):
@@ -151,7 +145,7 @@ def step_back(
         )
         # ln|δ_l|, and ln|∂E/∂W_l| = ln|δ_l| + ln|h_{l-1}|
         log_scale[t] += 0.5 * log64(square)
-        log_weight_gradient[t] = log_scale[t] + 0.5 * log64(under[HH, t]) + LN2 * k_under[t]
+        log_weight_gradient[t] = log_scale[t] + log_norm(under[HH, t], k_under[t])
     if orthogonal:
         for t in range(tau.size):
             tau[t], a[t], of_e[t] = back_through_orthogonal(
@@ -197,11 +191,11 @@ def take_block(
         if orthogonal:
             sum_squares(width, seed_low, seed_high, first_trial, u32(layer), partial[0], norms[layer])
             for t in range(lanes):
-                unit = power_of_two(-above[t])
-                signal = math.sqrt(variance * sums[layer - 1, HH, t]) * power_of_two(below[t] - above[t])
                 norms[layer, t] = math.sqrt(norms[layer, t])
-                scales[layer, t] = signal / norms[layer, t]
-                bias_scale[t] = f32(math.sqrt(bias_variance) * unit)
+                scales[layer, t], of_bias = haar_scale(
+                    sums[layer - 1, HH, t], variance, bias_variance, norms[layer, t], below[t], above[t]
+                )
+                bias_scale[t] = f32(of_bias)
         for t in range(lanes):
             scale[t] = f32(scales[layer, t])
         sum_layer(
@@ -211,7 +205,7 @@ def take_block(
     for layer in range(depth + 1):
         units = input_width if layer == 0 else width
         for t in range(lanes):
-            log_signal[layer, t] = 0.5 * log64(sums[layer, HH, t] / units) + LN2 * exponents[layer, t]
+            log_signal[layer, t] = log_norm(sums[layer, HH, t] / units, exponents[layer, t])
 
     # g of norm 1 in a random direction
     for t in range(lanes):
@@ -260,12 +254,10 @@ def sum_input(input_width, input_rms, seed_low, seed_high, first_trial, sums):
     for pair in range((input_width + 1) // 2):
         present = ONE if 2 * pair + 1 < input_width else ZERO
         for t in range(sums.shape[1]):
-            w0, w1, w2, w3 = words(u32(pair), u32(first_trial + u32(t)), u32(0), WEIGHTS, seed_low, seed_high)
-            _, u0 = normal_pair(w0, w1)
-            _, u1 = normal_pair(w2, w3)
-            u1 = present * u1
-            sums[HU, t] += f64(u0) + f64(u1)
-            sums[UU, t] += f64(u0) * f64(u0) + f64(u1) * f64(u1)
+            trial = u32(first_trial + u32(t))
+            sums[HU, t], sums[UU, t] = add_input_pair(
+                pair, present, trial, seed_low, seed_high, sums[HU, t], sums[UU, t]
+            )
     for t in range(sums.shape[1]):
         sums[HU, t] *= input_rms
 
@@ -280,11 +272,8 @@ def sum_squares(width, seed_low, seed_high, first_trial, layer, partial, totals)
         for pair in range(start, min(start + CHUNK, pairs)):
             present = ONE if 2 * pair + 1 < width else ZERO
             for t in range(totals.size):
-                w0, w1, w2, w3 = words(u32(pair), u32(first_trial + u32(t)), layer, WEIGHTS, seed_low, seed_high)
-                e0, _ = normal_pair(w0, w1)
-                e1, _ = normal_pair(w2, w3)
-                e1 *= present
-                partial[t] = fma(e1, e1, fma(e0, e0, partial[t]))
+                trial = u32(first_trial + u32(t))
+                partial[t] = add_squared_pair(pair, present, trial, layer, seed_low, seed_high, partial[t])
         for t in range(totals.size):
             totals[t] += partial[t]
 

@@ -668,12 +668,22 @@ def packed(plan: Plan, size: int, weights: Weights) -> np.ndarray:
     for kind in ("matrices", "biases"):
         pairs = zip(getattr(views, kind), getattr(weights, kind), strict=True)
         for index, (view, given) in enumerate(pairs):
-            wanted, found = None if view is None else view.shape, None if given is None else np.shape(given)
+            values = None if given is None else in_memory(given)
+            wanted, found = None if view is None else view.shape, None if values is None else values.shape
             if wanted != found:
                 raise ValueError(f"{kind}[{index}] must have the shape {wanted} (fan_out, fan_in), not {found}")
             if view is not None:
-                view[:] = given
+                view[:] = values
     return parameters
+
+
+def in_memory(array: Any) -> np.ndarray:
+    """The array as NumPy's; what lies on a GPU (an array of CuPy, PyTorch, Numba, ...) is copied."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        return np.asarray(array)
+    from numba import cuda
+
+    return cuda.as_cuda_array(array).copy_to_host()
 
 
 def checked_law(network: Network, plan: Plan, law: str | None) -> int:
@@ -695,7 +705,7 @@ def checked_law(network: Network, plan: Plan, law: str | None) -> int:
 
 def checked_examples(name: str, inputs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Inputs as (examples, features) float32, labels as int64."""
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    inputs, labels = in_memory(inputs), in_memory(labels)
     if inputs.ndim != 2 or 0 in inputs.shape or inputs.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be numbers of shape (examples, features), not {inputs.dtype} {inputs.shape}")
     if labels.shape != inputs.shape[:1] or labels.dtype.kind not in "iu":

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from vgp_kernels.attention import Transformer, TransformerFlow
     from vgp_kernels.recurrent import Recurrent, RecurrentFlow
 
-TARGETS = ("cpu",)
+TARGETS = ("cpu", "cuda", "auto")
+OUTPUTS = ("host", "device")
 LOSS_GRADIENTS = ("independent", "shared")
 
 
@@ -24,7 +25,7 @@ class GradientFlow:
 
     network: Network
     seed: int
-    log_signal: np.ndarray
+    log_signal: np.ndarray  # or, with output="device", an array on the GPU; so are the others
     """(trials, depth + 1): ln of the root mean square of h_l over units and inputs, l = 0 … depth; h_0 is the input."""
     log_gradient: np.ndarray
     """(trials, depth + 1): ln |∂E/∂h_l| of all inputs together, l = 0 … depth, with |∂E/∂h_depth| = 1."""
@@ -38,7 +39,7 @@ class GradientFlow:
     @property
     def trials(self) -> int:
         """The number of independent networks."""
-        return len(self.log_signal)
+        return self.log_signal.shape[0]
 
 
 @overload
@@ -46,19 +47,22 @@ def propagate(
     network: Network,
     trials: int = 1000,
     seed: int = 0,
-    target: str = "cpu",
+    target: str | None = None,
     threads: int | None = None,
     loss_gradient: str = "independent",
+    output: str = "host",
 ) -> GradientFlow: ...
 @overload
 def propagate(
-    network: "Recurrent", trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+    network: "Recurrent", trials: int = 1000, seed: int = 0, target: str | None = None, threads: int | None = None
 ) -> "RecurrentFlow": ...
 @overload
 def propagate(
-    network: "Transformer", trials: int = 1000, seed: int = 0, target: str = "cpu", threads: int | None = None
+    network: "Transformer", trials: int = 1000, seed: int = 0, target: str | None = None, threads: int | None = None
 ) -> "TransformerFlow": ...
-def propagate(network, trials=1000, seed=0, target="cpu", threads=None, loss_gradient="independent"):  # type: ignore[no-untyped-def]
+def propagate(  # type: ignore[no-untyped-def]
+    network, trials=1000, seed=0, target=None, threads=None, loss_gradient="independent", output="host"
+):
     """Draw `trials` independent networks and return the norms of their signals and gradients at every layer.
 
     The loss gradient ∂E/∂h_depth is a random direction of norm 1, so the results say by which factor a gradient shrinks
@@ -72,10 +76,16 @@ def propagate(network, trials=1000, seed=0, target="cpu", threads=None, loss_gra
 
     A Recurrent network goes through time instead and a Transformer through its blocks: see RecurrentFlow and TransformerFlow.
 
-    The bits depend on network and seed only: not on `threads` (all cores unless given), and the first ten of a thousand
-    trials are those of a run with ten.
+    The bits depend on network and seed only: not on `threads` (all cores unless given), not on the target, and the first
+    ten of a thousand trials are those of a run with ten.
 
-    Raises TypeError for a value of the wrong type and ValueError for one that is out of range or unknown.
+    `target` "cuda" takes all NVIDIA GPUs, for networks with one input and without norms and skips; "auto" takes them where
+    there are any, the networks are of this kind and the job is large enough to gain. The default is "cpu", or what the
+    environment variable VGP_TARGET says; a "cuda" there holds for the networks that have a kernel. With `output` "device"
+    the results stay on the current GPU, as arrays with `__cuda_array_interface__`, for CuPy, PyTorch or JAX to take over.
+
+    Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown or for a network that
+    the target has no kernel for, and RuntimeError, which says what is missing, if "cuda" cannot run here.
     """
     from vgp_kernels import attention, recurrent  # not above: results of feed-forward networks do not depend on them
 
@@ -86,23 +96,42 @@ def propagate(network, trials=1000, seed=0, target="cpu", threads=None, loss_gra
     if threads is None:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = checked_integer("threads", threads, 1, 1024)
-    if not isinstance(target, str) or target not in TARGETS:
-        raise ValueError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
     check_name("loss_gradient", loss_gradient, LOSS_GRADIENTS)
+    check_name("output", output, OUTPUTS)
+    on_gpu = takes_gpu(network, trials, target)
+    if output == "device" and not on_gpu:
+        raise ValueError("output 'device' needs target='cuda'")
     if not isinstance(network, Network):
         if loss_gradient != "independent":
             raise ValueError(f"loss_gradient {loss_gradient!r} is for batches of a Network; leave it out")
         room = recurrent if isinstance(network, recurrent.Recurrent) else attention
         return room.run(network, trials, seed, threads)
     layers, weights = network.depth + 1, network.depth * network.weights_per_layer
+    undefined = np.broadcast_to(np.nan, (trials, layers))  # the correlations of a single input
+    if on_gpu:
+        from vgp_kernels import cuda
+
+        return GradientFlow(network, seed, *cuda.run(network, trials, seed, output == "device"), undefined, undefined)
     outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, weights))
     if network.is_plain:
-        correlations = (np.broadcast_to(np.nan, (trials, layers)),) * 2
         cpu.run(network, trials, seed, threads, outputs)
-    else:
-        correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
-        batch.run(network, trials, seed, threads, loss_gradient == "shared", outputs + correlations)
+        return GradientFlow(network, seed, *outputs, undefined, undefined)
+    correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
+    batch.run(network, trials, seed, threads, loss_gradient == "shared", outputs + correlations)
     return GradientFlow(network, seed, *outputs, *correlations)
+
+
+def takes_gpu(network: object, trials: int, target: str | None) -> bool:
+    """Whether the target, or the default if it is None, means a GPU for this job; raises what `propagate` raises."""
+    given = os.environ.get("VGP_TARGET", "cpu") if target is None else target
+    check_name("target", given, TARGETS)
+    if given == "cpu":
+        return False
+    from vgp_kernels import cuda  # it takes half a second
+
+    if target is None and given == "cuda" and not cuda.has_kernel(network):
+        return False
+    return cuda.wanted(network, trials, given)
 
 
 def checked_integer(name: str, value: object, smallest: int, largest: int) -> int:

@@ -90,3 +90,12 @@ def normal_pair(radius_word, angle_word):
     first = bits_from_float(sine if swapped else cosine)
     second = bits_from_float(cosine if swapped else sine)
     return radius * float_from_bits(u32(first ^ sign)), radius * float_from_bits(u32(second ^ sign))
+
+
+@njit(forceinline=True, **STRICT)
+def two_pairs(unit_pair, trial, layer, purpose, seed_low, seed_high):
+    """Four independent N(0, 1), two for each unit of a pair: the words' normals. Compiled once, inlined by LLVM."""
+    w0, w1, w2, w3 = words(unit_pair, trial, layer, purpose, seed_low, seed_high)
+    first, second = normal_pair(w0, w1)
+    third, fourth = normal_pair(w2, w3)
+    return first, second, third, fourth

@@ -19,7 +19,8 @@ import math
 from numba import njit
 
 from vgp_kernels.activations import value_and_slope
-from vgp_kernels.arithmetic import STRICT, binary_exponent, fma, power_of_two
+from vgp_kernels.arithmetic import ONE, STRICT, binary_exponent, f64, fma, log64, power_of_two
+from vgp_kernels.randomness import BIASES, WEIGHTS, two_pairs, u32
 
 # The sums over the units of a layer, by their rows
 HH, PP, PR, RR, HU, EP, ER, UU = range(8)
@@ -28,6 +29,7 @@ SUMS = 8
 # Between these powers of two, s² is left alone: z² and its sums are then normal float32, and φ is linear outside.
 SMALLEST, LARGEST = -56, 56
 
+LN2 = math.log(2.0)
 ROUNDING = 2.0**-22  # relative error of what is left of a sum of float32 squares when another is subtracted
 
 
@@ -41,6 +43,49 @@ def add_unit(name, e, u, z, present, hh, pp, pr, rr, hu, ep, er, uu):
         fma(h, h, hh), fma(p, p, pp), fma(p, r, pr), fma(r, r, rr),
         fma(h, u, hu), fma(e, p, ep), fma(e, r, er), fma(u, u, uu),
     )  # fmt: skip
+
+
+@njit(inline="always", **STRICT)
+def add_pair(
+    name, separate_bias, pair, present, scale, bias_scale, trial, layer, seed_low, seed_high, hh, pp, pr, rr, hu, ep, er, uu
+):  # fmt: skip
+    """The eight sums with two more units of a layer, drawn here: z = s e + s_b b; `present` is 0 if the second is none."""
+    e0, u0, e1, u1 = two_pairs(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
+    z0, z1 = scale * e0, scale * e1
+    if separate_bias:
+        bias0, bias1, _, _ = two_pairs(u32(pair), trial, layer, BIASES, seed_low, seed_high)
+        z0, z1 = fma(bias_scale, bias0, z0), fma(bias_scale, bias1, z1)
+    hh, pp, pr, rr, hu, ep, er, uu = add_unit(name, e0, u0, z0, ONE, hh, pp, pr, rr, hu, ep, er, uu)
+    return add_unit(name, e1, u1, z1, present, hh, pp, pr, rr, hu, ep, er, uu)
+
+
+@njit(inline="always", **STRICT)
+def add_input_pair(pair, present, trial, seed_low, seed_high, along, square):
+    """(Σu, Σu²) in float64 with two more units of the input, a constant vector: its direction does not matter."""
+    _, u0, _, u1 = two_pairs(u32(pair), trial, u32(0), WEIGHTS, seed_low, seed_high)
+    u1 = present * u1
+    return along + (f64(u0) + f64(u1)), square + (f64(u0) * f64(u0) + f64(u1) * f64(u1))
+
+
+@njit(inline="always", **STRICT)
+def add_squared_pair(pair, present, trial, layer, seed_low, seed_high, total):
+    """Σe² with two more units: the length of the vector whose direction Haar weights give to z."""
+    e0, _, e1, _ = two_pairs(u32(pair), trial, layer, WEIGHTS, seed_low, seed_high)
+    e1 *= present
+    return fma(e1, e1, fma(e0, e0, total))
+
+
+@njit(inline="always", **STRICT)
+def haar_scale(hh, variance, bias_variance, norm, below, above):
+    """(s, s_b) of z = s e + s_b b for Haar weights and an e of this norm: |W h|/|e| and σ_b in units of 2^above."""
+    signal = math.sqrt(variance * hh) * power_of_two(below - above)
+    return signal / norm, math.sqrt(bias_variance) * power_of_two(-above)
+
+
+@njit(inline="always", **STRICT)
+def log_norm(square, k):
+    """ln |x| for |x|² in units of 4^k."""
+    return 0.5 * log64(square) + LN2 * k
 
 
 @njit(inline="always", **STRICT)

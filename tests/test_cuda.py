@@ -1,0 +1,299 @@
+"""The CUDA target without a GPU: its bits under Numba's simulator, its PTX and machine code, and what it says when it cannot run."""
+
+import functools
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+import build
+import numpy as np
+import pytest
+from benchmark_cuda import ARCHITECTURES, assembled, verified
+
+from vgp_kernels import ACTIVATIONS, Network, Recurrent, Weights, initial_weights, propagate, weight_gradients
+from vgp_kernels import cuda as target
+from vgp_kernels.propagate import takes_gpu
+
+QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
+NAMES = [*sorted(ACTIVATIONS), "leaky_relu(0.3)"]
+PLAIN = Network(3, 4, "tanh", "xavier")
+
+
+@pytest.fixture(scope="module")
+def toolkit():
+    """numba-cuda with the parts of the CUDA toolkit, which is in the lock for Linux only."""
+    if not target.INSTALLED:
+        tell = pytest.fail if os.environ.get("VGP_REQUIRE_CUDA_TOOLKIT") == "1" else pytest.skip
+        tell("needs numba-cuda: pip install 'numba-cuda[cu13]' (Linux, Windows)")
+
+
+# The simulator: kernels run as Python, thread by thread; the scalar functions they call are compiled for the CPU
+
+SIMULATE = """
+import pickle, sys
+import numpy as np
+from vgp_kernels import cuda, propagate
+
+# compiled here: while a block's many threads wait for a compiler, they keep it from working
+word, single = np.uint32(0), np.float32(1)
+cuda.input_sums(1, word, word, word)
+cuda.squares_of_chunk(0, 1, word, word, word, word)
+cuda.step_forward(1.0, 1, 1.0, 1.0, 0, True, True)
+cuda.step_forward_orthogonal(1.0, 1.0, 1.0, 1.0, 0, 0)
+cuda.bias_noise(1.0, word, word, word, word)
+cuda.step_back(True, 1, *[1.0] * 9, 0, *[1.0] * 3, 0, *[1.0] * 4)
+cuda.log_rms(1.0, 0, 1)
+for name in ("tanh", "relu", "gelu"):
+    cuda.chunk_function(name)(0, 1, single, single, word, word, word, word)
+
+results = []
+for network, trials, seed, full, output in pickle.load(open(sys.argv[1], "rb")):
+    cuda.FULL = full
+    flow = propagate(network, trials, seed, target="cuda", output=output)
+    results.append([getattr(flow, name) for name in ("log_signal", "log_gradient", "log_weight_gradient")])
+    if output == "device":
+        results[-1] = [array.copy_to_host() for array in results[-1]]
+pickle.dump(results, open(sys.argv[2], "wb"))
+"""
+
+FULL = target.FULL  # networks from which on none is shared, and the most that pass through at a time
+JOBS = {  # network, trials, seed, FULL, output
+    "one thread a network, ragged": (Network(3, 5, "tanh", "xavier", bias_variance=0.1), 129, 3, FULL, "host"),
+    "one network": (Network(2, 2, "tanh", "xavier"), 1, 0, FULL, "host"),
+    "two threads a network, an odd width": (
+        Network(3, 131, "tanh", "he", bias_variance=0.1, input_width=3), 65, 4, FULL, "host"),
+    "four threads a network, chunks left over": (Network(2, 700, "tanh", "xavier", input_rms=2.5), 33, 2**63 + 5, FULL, "host"),
+    "several chunks for one thread": (Network(2, 300, "tanh", "xavier"), 130, 1, 128, "host"),
+    "portions": (Network(2, 3, "tanh", "xavier"), 300, 6, 128, "host"),
+    "results left on the device": (Network(2, 3, "tanh", "xavier"), 300, 6, 128, "device"),
+    "dead networks": (Network(4, 2, "relu", "he"), 40, 7, FULL, "host"),
+    "width one": (Network(4, 1, "relu", "he", bias_variance=0.1), 9, 8, FULL, "host"),
+    "Haar with biases": (Network(3, 4, "gelu", "orthogonal", 0.8, 0.2, input_rms=0.3), 35, 9, FULL, "host"),
+    "Haar without biases, shared": (Network(2, 259, "relu", "orthogonal"), 34, 10, FULL, "host"),
+    "signals that leave float32's range": (Network(60, 3, "relu", weight_variance=1e-6), 5, 11, FULL, "host"),
+    "signals that leave it upwards": (Network(40, 3, "relu", weight_variance=1e9, bias_variance=0.2), 5, 12, FULL, "host"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def simulated(toolkit, tmp_path_factory):
+    """{title: the three arrays}, from a process whose numba-cuda simulates a GPU."""
+    folder = tmp_path_factory.mktemp("simulated")
+    (folder / "jobs").write_bytes(pickle.dumps(list(JOBS.values())))
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(folder)}
+    command = [sys.executable, "-c", SIMULATE, str(folder / "jobs"), str(folder / "results")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(JOBS, pickle.loads((folder / "results").read_bytes()), strict=True))
+
+
+@pytest.mark.parametrize("title", JOBS)
+def test_simulated_threads_give_the_bits_of_the_cpu(title, simulated):
+    network, trials, seed, _, _ = JOBS[title]
+    flow = propagate(network, trials, seed)
+    for name, found in zip(QUANTITIES, simulated[title], strict=True):
+        expected = getattr(flow, name)
+        assert found.shape == expected.shape and found.dtype == np.float64
+        assert found.tobytes() == expected.tobytes(), f"{np.sum(found != expected)} of {found.size} differ in {name}"
+
+
+@pytest.mark.parametrize("title", JOBS)
+def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):
+    if lacking := target.missing():
+        pytest.skip(lacking)
+    network, trials, seed, full, output = JOBS[title]
+    monkeypatch.setattr(target, "FULL", full)
+    expected, flow = propagate(network, trials, seed), propagate(network, trials, seed, target="cuda", output=output)
+    for name in QUANTITIES:
+        found = getattr(flow, name)
+        assert not hasattr(found, "__cuda_array_interface__") if output == "host" else found.__cuda_array_interface__
+        host = found if output == "host" else found.copy_to_host()
+        assert host.tobytes() == getattr(expected, name).tobytes()
+
+
+def test_the_cases_reach_what_they_are_named_for(simulated):
+    assert [target.workers_for(trials, network.width) for network, trials, *_ in JOBS.values()] == [
+        1, 1, 2, 4, 4, 1, 1, 1, 1, 1, 4, 1, 1
+    ]  # fmt: skip
+    assert np.isneginf(simulated["dead networks"][0]).any()
+    assert np.nanmin(simulated["signals that leave float32's range"][0]) < np.log(1e-100)
+    assert np.nanmax(simulated["signals that leave it upwards"][0]) > np.log(1e100)
+    assert len({array[0].tobytes() for array in simulated.values()}) == len(JOBS) - 1  # portions, host and device
+
+
+# The compiler
+
+
+@functools.cache
+def forward_ptx(name, capability=(7, 5)):
+    return target.ptx(target.forward_kernel(name), target.FORWARD, capability)
+
+
+def assert_strict(ptx):
+    """Nothing in the PTX but arithmetic that IEEE 754 defines, and nothing that the assembler may contract."""
+    floating = re.findall(
+        r"^\s+((?:add|sub|mul|fma|mad|div|rcp|sqrt|rsqrt|ex2|lg2|sin|cos|tanh)\.[\w.]*f(?:32|64))", ptx, re.M
+    )
+    assert len(floating) > 50
+    assert {re.sub(r"\.f(32|64)$", "", word) for word in floating} <= {
+        "add.rn", "sub.rn", "mul.rn", "fma.rn", "div.rn", "rcp.rn", "sqrt.rn"
+    }  # fmt: skip
+
+
+def assert_lean(figures, registers):
+    assert figures["registers"] <= registers
+    assert {figures[name] for name in ("stack", "spill_stores", "spill_loads", "local")} == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_way_forward_compiles_to_strict_code_without_spills(name, toolkit):
+    ptx = forward_ptx(name)
+    assert_strict(ptx)
+    for architecture in ARCHITECTURES:
+        code, figures = assembled(ptx, architecture)
+        assert_lean(figures, 85)  # six blocks a multiprocessor
+        assert code == assembled(ptx, architecture, contract=True)[0], "the assembler found something to contract"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_kernels_compile_to_strict_code_without_spills(architecture, toolkit):
+    major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
+    for kernel, signature in target.sources("tanh"):
+        ptx = target.ptx(kernel, signature, (major, minor))
+        assert_strict(ptx)
+        code, figures = assembled(ptx, architecture)
+        assert_lean(figures, 128)  # four blocks a multiprocessor
+        assert code == assembled(ptx, architecture, contract=True)[0]
+
+
+def test_the_checks_notice_contraction(monkeypatch, toolkit):
+    from numba.cuda.cudadrv import nvvm
+
+    compile_ir = nvvm.compile_ir
+    monkeypatch.setattr(nvvm, "compile_ir", lambda module, fma, **options: compile_ir(module, **options))
+    ptx = target.ptx(target.run_back, target.BACK, (8, 0))
+    with pytest.raises(AssertionError):
+        assert_strict(ptx)
+    assert assembled(ptx, "sm_80")[0] != assembled(ptx, "sm_80", contract=True)[0]
+
+
+def test_the_command_verifies_every_activation_and_law():
+    seen = {(network.activation, network.law, network.bias_variance > 0) for network, _, _ in verified()}
+    assert {
+        (name, law, biases) for name in ACTIVATIONS for law in ("gaussian", "orthogonal") for biases in (False, True)
+    } <= seen
+
+
+class OnDevice:
+    """An array that says it is on a GPU, and that NumPy cannot read."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+        self.__cuda_array_interface__ = array.__array_interface__
+
+    def __array__(self, *_, **__):
+        raise TypeError("implicit conversion to a NumPy array is not allowed")
+
+    def copy_to_host(self):
+        return self.array
+
+
+def test_given_weights_and_inputs_may_lie_on_a_gpu(monkeypatch, toolkit):
+    from numba import cuda
+
+    monkeypatch.setattr(cuda, "as_cuda_array", lambda array: array)
+    network, generator = Network(2, 3, "tanh", "xavier"), np.random.default_rng(0)
+    weights, inputs, labels = initial_weights(network, 3, 2), generator.standard_normal((4, 3)), np.array([0, 1, 1, 0])
+    moved = [tuple(map(OnDevice, weights.matrices)), tuple(map(OnDevice, weights.biases))]
+    expected = weight_gradients(network, weights, inputs, labels)
+    found = weight_gradients(network, Weights(*moved), OnDevice(inputs), OnDevice(labels))
+    for one, other in zip(expected.gradients.matrices, found.gradients.matrices, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+# What it says when it cannot run
+
+
+@pytest.fixture
+def no_gpu(toolkit):
+    if target.missing() is None:
+        pytest.skip("there is a GPU")
+
+
+def test_without_a_gpu_the_target_says_what_is_missing(no_gpu):
+    with pytest.raises(RuntimeError, match=r"target 'cuda' cannot run here: no NVIDIA .*; or take target='cpu'"):
+        propagate(PLAIN, 1, target="cuda")
+
+
+def test_results_for_a_gpu_are_not_computed_without_one(no_gpu, capsys):
+    assert build.main(["--target", "cuda", "--check", "--only", "quarter"]) == 1
+    assert "--target cuda cannot run here: no NVIDIA" in capsys.readouterr().err
+
+
+def test_without_numba_cuda_the_target_says_how_to_get_it():
+    # a process that cannot find it, as where it is not installed
+    script = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "numba_cuda" else find(name, *rest)
+from vgp_kernels import Network, cuda, propagate
+network = Network(3, 4, "tanh", "xavier")
+assert propagate(network, 1, target="auto").trials == 1
+try:
+    propagate(network, 1, target="cuda")
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "numba-cuda is not installed",
+        "pip install 'numba-cuda[cu13]'",
+        "'numba-cuda[cu12]'",
+        "target='cpu'",
+    ):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    "network, words",
+    [
+        (Network(2, 3, "tanh", "xavier", batch_size=2), "batches"),
+        (Network(2, 3, "tanh", "xavier", residual="preactivation"), "skips"),
+        (Recurrent(2, 3, "tanh", "xavier"), "Recurrent"),
+    ],
+    ids=str,
+)
+def test_families_without_a_kernel_are_named(network, words):
+    with pytest.raises(ValueError, match=rf"target 'cuda' has no kernel for .*{words}.*; take target='cpu'"):
+        propagate(network, 1, target="cuda")
+    assert not takes_gpu(network, 10**9, "auto")
+
+
+def test_results_on_the_device_need_the_target():
+    with pytest.raises(ValueError, match="output 'device' needs target='cuda'"):
+        propagate(PLAIN, 1, output="device")
+    with pytest.raises(ValueError, match="unknown output 'gpu'; known: device, host"):
+        propagate(PLAIN, 1, output="gpu")
+
+
+def test_auto_takes_a_gpu_where_it_gains(monkeypatch):
+    large = target.GAIN // (PLAIN.depth * PLAIN.width) + 1
+    for lacking, expected in (("all", False), (None, True)):
+        monkeypatch.setattr(target, "missing", lambda lacking=lacking: lacking)
+        assert takes_gpu(PLAIN, large, "auto") is expected
+        assert takes_gpu(PLAIN, 1, "auto") is False
+        assert takes_gpu(PLAIN, large, "cpu") is False
+
+
+def test_the_environment_names_the_default_target(monkeypatch):
+    monkeypatch.setattr(target, "missing", lambda: None)
+    monkeypatch.setenv("VGP_TARGET", "cuda")
+    assert takes_gpu(PLAIN, 1, None) is True
+    assert takes_gpu(Recurrent(2, 3, "tanh", "xavier"), 1, None) is False
+    assert takes_gpu(PLAIN, 1, "cpu") is False
+    monkeypatch.setenv("VGP_TARGET", "gpu")
+    with pytest.raises(ValueError, match="unknown target 'gpu'"):
+        takes_gpu(PLAIN, 1, None)
