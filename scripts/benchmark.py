@@ -17,7 +17,6 @@ additions (fastmath={'contract'}), once without any fused multiply-add.
 import argparse
 import functools
 import importlib.util
-import json
 import math
 import multiprocessing
 import os
@@ -33,9 +32,11 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+import experiment
 import numpy as np
+from style import MUTED, new_figure, ramp
 
-RESULT = Path(__file__).resolve().parent.parent / "docs" / "results" / "benchmark" / "result.json"
+from vgp_kernels import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -426,34 +427,141 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def report(document: dict) -> str:
-    """The tables, in Markdown."""
-    machine = document["made_with"]
-    names = [name for name in PROGRAMS if name in document["compare"][0]["times"]]
-    lines = [
-        f"{machine['processor']}, {machine['threads']} threads, {machine['date']}; not installed: "
-        + (", ".join(machine["not_installed"]) or "nothing"),
-        "",
-        "| width, depth | µs per network | " + " | ".join(PROGRAMS[name][0] for name in names[1:]) + " |",
-        "| :--- " + "| ---: " * len(names) + "|",
+# What the page shows
+
+
+def taking_part(document: dict) -> list[str]:
+    """The other programs, as far as they were installed."""
+    return [name for name in PROGRAMS if name != "propagate" and name in document["compare"][0]["times"]]
+
+
+def compared(document: dict) -> str:
+    """Time of `propagate`, and how many times that of the others."""
+    rows = [["Width, depth", "`propagate`, µs per network", *(PROGRAMS[name][0] for name in taking_part(document))]]
+    for row in document["compare"]:
+        ratios = [row["times"][name] for name in taking_part(document)]
+        cells = [f"{r['elapsed']['median']:,.4g}× ({r['processor']['median']:,.4g}×)" for r in ratios]
+        ours = row["microseconds"]["propagate"]["elapsed"]["median"]
+        rows.append([f"{row['width']}, {row['depth']}", f"{ours:.4g}", *cells])
+    return experiment.markdown_table(rows)
+
+
+def bits(document: dict) -> str:
+    """What identical bits cost."""
+    rows = [["Arithmetic", *(ACTIVATIONS[row["activation"]].label for row in document["identical_bits"])]]
+    for name, label in VARIANTS.items():
+        rows.append([label])
+        for row in document["identical_bits"]:
+            rows[-1].append(f"{row['nanoseconds'][name]['median']:.3g} ns ({row['times'][name]['median']:.3g}×)")
+    return experiment.markdown_table(rows)
+
+
+def machine(document: dict) -> str:
+    """Where and when it was measured."""
+    made = document["made_with"]
+    packages = ", ".join(f"{name} {made[name]}" for name in ("numpy", "numba", "torch", "jax") if name in made)
+    text = f"{made['processor']}, {made['threads']} threads, {made['system']}; Python {made['python']}, {packages}"
+    absent = f"; not installed: {', '.join(made['not_installed'])}" if made["not_installed"] else ""
+    return f"Measured on {text}{absent}; {made['date']}, load of the machine at the start {made['load']}.\n"
+
+
+def figure(document: dict):
+    """Time per network against the width, at the depth that was measured most."""
+    depth = common_depth(document)
+    rows = [row for row in document["compare"] if row["depth"] == depth]
+    widths = np.array([row["width"] for row in rows])
+    drawing, axes = new_figure(7, 4)
+    programs = ["propagate", *taking_part(document)]
+    for name, colour, marker in zip(programs, ramp(len(programs)), "osD^v", strict=False):
+        times = [row["microseconds"][name]["elapsed"] for row in rows]
+        median, least, most = (np.array([time[kind] for time in times]) for kind in ("median", "least", "most"))
+        bars = [median - least, most - median]
+        axes.errorbar(widths, median, bars, color=colour, marker=marker, elinewidth=1, label=PROGRAMS[name][0])
+        if name in ("propagate", "numpy"):
+            power = 1 if name == "propagate" else 2
+            axes.plot(widths, median[0] * (widths / widths[0]) ** power, color=MUTED, linestyle=":", linewidth=1.2)
+    axes.set(
+        xscale="log", yscale="log", xlabel="width", ylabel="µs per network", xlim=(widths[0] * 0.9, widths[-1] * 4.5)
+    )
+    axes.set_xticks(widths, map(str, widths))
+    axes.minorticks_off()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+    return drawing
+
+
+def common_depth(document: dict) -> int:
+    depths = [row["depth"] for row in document["compare"]]
+    return max(depths, key=depths.count)
+
+
+def caption(document: dict) -> str:
+    return (
+        f"Time per network of depth {common_depth(document)} by width: medians, with the least and the most of "
+        f"{document['parameters']['rounds']} rounds. Dotted: proportional to the width, and to its square. "
+        "“NumPy, the same algorithm” makes no matrices either; the other three do."
+    )
+
+
+def alt(document: dict) -> str:
+    last = document["compare"][-1]
+    ratios = ", ".join(f"{PROGRAMS[n][0]} {last['times'][n]['elapsed']['median']:,.4g}" for n in taking_part(document))
+    return (
+        f"At width {last['width']} and depth {last['depth']} the others take many times as long as propagate, and the "
+        f"distance grows with the width: {ratios} times."
+    )
+
+
+def data(document: dict) -> list[list]:
+    rows = [
+        ["width", "depth", "program", "clock", "microseconds", "least", "most", "times", "times_least", "times_most"]
     ]
     for row in document["compare"]:
-        cells = [
-            f"{ratio['elapsed']['median']:,.4g}× ({ratio['processor']['median']:,.4g}×)"
-            for ratio in (row["times"][name] for name in names[1:])
-        ]
-        time_of_ours = row["microseconds"]["propagate"]["elapsed"]["median"]
-        lines.append(f"| {row['width']}, {row['depth']} | {time_of_ours:.4g} | " + " | ".join(cells) + " |")
-    lines += ["", "| variant | " + " | ".join(row["activation"] for row in document["identical_bits"]) + " |"]
-    lines.append("| :--- " + "| ---: " * len(document["identical_bits"]) + "|")
-    for name, label in VARIANTS.items():
-        cells = [
-            f"{row['nanoseconds'][name]['median']:.3g} ns ({row['times'][name]['median']:.3g}×)"
-            for row in document["identical_bits"]
-        ]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    growth, first = document["growth"], document["first_call"]
-    lines += ["", *(f"time ~ {name}^({g['exponent']} ± {g['standard_error']})" for name, g in growth.items())]
+        for name, by_clocks in row["microseconds"].items():
+            for clock, time_taken in by_clocks.items():
+                ratio = row["times"][name][clock]
+                rows.append([row["width"], row["depth"], name, clock, *time_taken.values(), *ratio.values()])
+    return rows
+
+
+def draw(document: dict) -> dict[str, str | bytes]:
+    """Everything that the performance page includes, by file name."""
+    return {
+        **experiment.figure_files(
+            "benchmark", figure(document), alt(document), caption(document), "python scripts/benchmark.py"
+        ),
+        "table.md": compared(document),
+        "bits.md": bits(document),
+        "machine.md": machine(document),
+        "data.csv": experiment.to_csv(data(document)),
+    }
+
+
+def numbers(document: dict) -> dict[str, float]:
+    """Medians: the time of `propagate`, ratios by elapsed and by processor time, exponents, the first call."""
+    found = {}
+    for row in document["compare"]:
+        shape = f"{row['width']}_{row['depth']}"
+        found[f"microseconds_{shape}"] = row["microseconds"]["propagate"]["elapsed"]["median"]
+        for name in taking_part(document):
+            found[f"{name}_{shape}"] = row["times"][name]["elapsed"]["median"]
+            found[f"{name}_processor_{shape}"] = row["times"][name]["processor"]["median"]
+    for name, growth_of in document["growth"].items():
+        found |= {f"{name}_exponent": growth_of["exponent"], f"{name}_exponent_error": growth_of["standard_error"]}
+    for row in document["identical_bits"]:
+        found |= {f"{name}_{row['activation']}": row["times"][name]["median"] for name in VARIANTS}
+        found[f"nanoseconds_{row['activation']}"] = row["nanoseconds"]["identical"]["median"]
+    contracted = [row["times"]["contracted"]["median"] for row in document["identical_bits"]]
+    unfused = [row["times"]["unfused"]["median"] for row in document["identical_bits"]]
+    found |= {"contracted_least": min(contracted), "contracted_most": max(contracted)}
+    found |= {"unfused_least": min(unfused), "unfused_most": max(unfused)}
+    return found | {f"first_{name}": spread_of["median"] for name, spread_of in document["first_call"].items()}
+
+
+def report(document: dict) -> str:
+    """The tables, for a terminal."""
+    growth_of, first = document["growth"], document["first_call"]
+    lines = [machine(document), compared(document), bits(document)]
+    lines += [f"time ~ {name}^({g['exponent']} ± {g['standard_error']})" for name, g in growth_of.items()]
     lines.append(
         f"first call in a new process: {first['process']['median']:.2f} s from start to end, "
         f"{first['processor']['median']:.2f} s on the processor"
@@ -465,7 +573,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--print", action="store_true", help="print the saved result, measure nothing")
     if parser.parse_args().print:
-        print(report(json.loads(RESULT.read_text())))
+        print(report(experiment.saved("benchmark")))
         return 0
     p = PARAMETERS
     document = {
@@ -477,9 +585,7 @@ def main() -> int:
         "growth": growth(p),
         "identical_bits": cost_of_identical_bits(p),
     }
-    import experiment
-
-    experiment.write(RESULT, experiment.to_json(document) + "\n")
+    experiment.write(experiment.folder("benchmark") / "result.json", experiment.to_json(document) + "\n")
     print(report(document))
     return 0
 

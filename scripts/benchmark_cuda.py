@@ -453,7 +453,7 @@ def made_with() -> dict:
 
 
 def draw(document: dict) -> dict[str, str]:
-    """The tables of the performance page, and the line about the machine."""
+    """The part of the performance page that a GPU has measured."""
     kernel_rows = [["Activation", "Width, depth", "Networks", "µs a network", "Over the floor"]]
     for row in document["kernels"]:
         taken, over = row["microseconds"], row["over_floor"]
@@ -468,12 +468,19 @@ def draw(document: dict) -> dict[str, str]:
         program_rows.append([f"{row['width']}, {row['depth']}", f"{row['microseconds']['cuda']['median']:.3g}", *times])
     m = document["made_with"]
     skipped = "; ".join(f"{name}: {why}" for name, why in m["left_out"].items()) or "nothing"
-    machine = f"{m['gpu']}, driver {m['driver']}, numba-cuda {m['numba-cuda']}, {m['date']}; left out: {skipped}.\n"
-    return {
-        "kernels.md": experiment.markdown_table(kernel_rows),
-        "table.md": experiment.markdown_table(program_rows),
-        "machine.md": machine,
-    }
+    verified = (
+        f"{document['verified_networks']:,} networks, of every kind that has a kernel, were run on both first: the bits are those "
+        "of the CPU."
+    )
+    text = [
+        f"Measured on {m['gpu']}, driver {m['driver']}, numba-cuda {m['numba-cuda']}, {m['date']}; left out: {skipped}. {verified}",
+        "Time of one network of many, results on the host included, and how many times as long other programs take:",
+        experiment.markdown_table(program_rows),
+        "The kernels alone, by CUDA events, and how many times the floor: the time in which the card could at best issue their "
+        "instructions, start their special functions or move their bytes.",
+        experiment.markdown_table(kernel_rows),
+    ]
+    return {"table.md": "\n\n".join(text)}
 
 
 def numbers(document: dict) -> dict[str, float]:

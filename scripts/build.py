@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from types import ModuleType
 
 import experiment
 import ledger
@@ -135,9 +136,9 @@ def draw(name: str) -> str:
     return "drawn"
 
 
-def write_drawings(name: str, drawings: dict[str, str]) -> None:
-    for file, text in drawings.items():
-        experiment.write(experiment.folder(name) / file, text)
+def write_drawings(name: str, drawings: dict[str, str | bytes]) -> None:
+    for file, content in drawings.items():
+        experiment.write(experiment.folder(name) / file, content)
     if name == HERO:
         experiment.write(experiment.ROOT / "docs" / "assets" / "hero.svg", drawings["figure.svg"])
 
@@ -157,16 +158,26 @@ def check(name: str) -> str:
 
 
 def write_tables() -> str:
-    """Write the table of claims and that of experiments, once every experiment has a result."""
-    if missing := [name for name in experiment.names() if not (experiment.folder(name) / "result.json").exists()]:
+    """Write what the benchmarks have to show, and the tables of claims and of experiments once all have a result."""
+    for name, module in experiment.benchmarks().items():
+        write_drawings(name, module.draw(experiment.saved(name)) if experiment.is_saved(name) else not_measured(module))
+    if missing := [name for name in experiment.names() if not experiment.is_saved(name)]:
         return f"wait for {', '.join(missing)}"
     rows = ledger.rows()
-    lists = {"experiments.md": experiment.overview(), "activations.md": activations()}
+    lists = {
+        "experiments.md": experiment.overview(),
+        "figures.md": experiment.gallery(),
+        "activations.md": activations(),
+    }
     for file, text in (ledger.files(rows) | lists).items():
         experiment.write(experiment.RESULTS / file, text)
     if broken := [row["key"] for row in rows if row["holds"] is False]:
         raise Failed(f"claims that their results no longer bear out: {', '.join(broken)}")
     return "written"
+
+
+def not_measured(benchmark: ModuleType) -> dict[str, str | bytes]:
+    return {"table.md": f"**Not measured yet.** The command that does it: `python scripts/{benchmark.__name__}.py`.\n"}
 
 
 def activations() -> str:

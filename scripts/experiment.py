@@ -3,7 +3,7 @@
     PARAMETERS         instance of a frozen dataclass: every number that was chosen, the seed among them
     TOLERANCE          None: the result is the same to the last bit everywhere; or how far another machine may be off
     compute(p)         -> the result: a dict of plain lists, numbers and strings
-    figure(result)     -> a Matplotlib figure             (figure.svg)
+    figure(result)     -> a Matplotlib figure             (figure.svg, .pdf, .png)
     caption(result)    -> what is seen, in Markdown       (figure.md, with alt and the downloads)
     alt(result)        -> the finding, for who cannot see the figure
     table(result)      -> rows of strings, the header first  (table.md)
@@ -12,6 +12,13 @@
     CLAIMS             list of Claim
 
 Only `compute` calls the kernels; the others read the result, so figures are redrawn without computing anything again.
+
+What a benchmark is: a command `benchmark.py` or `benchmark_NAME.py` that measures times and writes them to
+docs/results/NAME (docs/results/benchmark for the first). Times are no bits: nothing computes them again and compares. For
+pages it has
+
+    draw(document)     -> what is drawn, by file name
+    numbers(document)  -> the numbers that pages may quote, by name
 """
 
 import ast
@@ -26,13 +33,14 @@ import os
 import platform
 import re
 import symtable
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import style
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "scripts" / "experiments"
@@ -40,7 +48,7 @@ KERNELS = ROOT / "vgp_kernels"
 RESULTS = ROOT / "docs" / "results"
 
 REQUIRED = "PARAMETERS TOLERANCE compute figure caption alt table data numbers CLAIMS".split()
-DRAWN = ("figure.svg", "figure.md", "table.md", "data.csv")
+DRAWN = ("figure.svg", "figure.pdf", "figure.png", "figure.md", "table.md", "data.csv")
 VERDICTS = ("holds", "holds with a condition", "false as stated", "not yet measured")
 
 
@@ -73,6 +81,12 @@ def load(name: str) -> ModuleType:
     if missing := [required for required in REQUIRED if not hasattr(module, required)]:
         raise AttributeError(f"{EXPERIMENTS / name}.py lacks {', '.join(missing)}")
     return module
+
+
+def benchmarks() -> dict[str, ModuleType]:
+    """Every benchmark there is, by the name of its result."""
+    stems = sorted(path.stem for path in (ROOT / "scripts").glob("benchmark*.py"))
+    return {stem.removeprefix("benchmark_"): importlib.import_module(stem) for stem in stems}
 
 
 def about(name: str) -> str:
@@ -241,19 +255,29 @@ def result(name: str) -> dict:
     return saved(name)["result"]
 
 
+def quotable() -> dict[str, dict[str, float]]:
+    """The numbers that pages may quote, by the name of the experiment or benchmark."""
+    found = {name: load(name).numbers(result(name)) for name in names()}
+    return found | {name: module.numbers(saved(name)) for name, module in benchmarks().items() if is_saved(name)}
+
+
+def is_saved(name: str) -> bool:
+    return (folder(name) / "result.json").exists()
+
+
 def state(name: str) -> str:
     """Is the saved result "fresh", "stale" (its sources have changed) or "missing"?"""
-    if not (folder(name) / "result.json").exists():
+    if not is_saved(name):
         return "missing"
     return "fresh" if saved(name)["sources"] == sources(name) else "stale"
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file at once or not at all: who reads it meanwhile, or after a crash, finds the old one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -267,11 +291,30 @@ def overview() -> str:
     rows = [["Experiment", "What is measured", "Seed", "Sources", "Files"]]
     for name in names():
         document = saved(name)
-        address = f"/results/{name}"
-        links = f"[result]({address}/result.json) · [data]({address}/data.csv) · [figure]({address}/figure.svg)"
         seed = document["parameters"].get("seed", "none")
-        rows.append([f"`{name}`", document["about"], str(seed), f"`{document['sources']}`", links])
+        rows.append([f"`{name}`", document["about"], str(seed), f"`{document['sources']}`", downloads(name)])
     return markdown_table(rows, align="left")
+
+
+def gallery() -> str:
+    """The figures of all pages, small, part by part, each with its subject, the page that explains it and its downloads."""
+    text, shown = "", set()
+    for part in ("learn", "fix", "diagnose", "verify"):
+        text += f'### {part.capitalize()}\n\n<div class="gallery" markdown>\n\n'
+        for page in sorted((ROOT / "docs" / part).glob("*.md")):
+            content = page.read_text()
+            title = re.search(r"^# (.*)", content, re.MULTILINE)
+            for name in re.findall(r'^--8<-- "results/(\w+)/figure.md"', content, re.MULTILINE):
+                if name in names() and name not in shown:
+                    shown.add(name)
+                    text += (
+                        f'<figure markdown="span">\n'
+                        f"![{load(name).alt(result(name))}](/results/{name}/figure.svg){{ loading=lazy }}\n"
+                        f'<figcaption markdown="span">`{name}` · {about(name)} [{title[1]}](/{part}/{page.name})\n'
+                        f'<span class="downloads">{downloads(name)}</span></figcaption>\n</figure>\n\n'
+                    )
+        text += "</div>\n\n"
+    return text
 
 
 def is_drawn(name: str) -> bool:
@@ -283,33 +326,63 @@ def is_drawn(name: str) -> bool:
     return min(path.stat().st_mtime for path in made) >= max(path.stat().st_mtime for path in made_from)
 
 
-def draw(name: str, document: dict) -> dict[str, str]:
-    """Everything that is drawn from a result, as text by file name. Writes nothing."""
+def draw(name: str, document: dict) -> dict[str, str | bytes]:
+    """Everything that is drawn from a result, by file name. Writes nothing."""
     module, result = load(name), document["result"]
-    figure = module.figure(result)
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS pixels, so that no text jumps
-    address = f"/results/{name}"
-    downloads = f"[Data (CSV)]({address}/data.csv) · [Result (JSON)]({address}/result.json)"
-    caption = (
-        f'<figure markdown="span">\n'
-        f"![{module.alt(result)}]({address}/figure.svg){{ width={width} height={height} }}\n"
-        f'<figcaption markdown="span">{module.caption(result)}\n'
-        f'<span class="downloads">{downloads} · `python scripts/build.py --only {name}`</span></figcaption>\n'
-        f"</figure>\n"
-    )
+    command = f"python scripts/build.py --only {name}"
     return {
-        "figure.svg": style.svg(figure),
-        "figure.md": caption,
+        **figure_files(name, module.figure(result), module.alt(result), module.caption(result), command),
         "table.md": markdown_table(module.table(result)),
         "data.csv": to_csv(module.data(result)),
     }
 
 
-def markdown_table(rows: list[list[str]], align: str = "left right") -> str:
-    """A Markdown table; the first row is the header. `align`: left or right for each column, the last for the rest."""
-    rules = [{"left": ":---", "right": "---:"}[side] for side in align.split()]
+def figure_files(name: str, figure: Figure, alt: str, caption: str, command: str) -> dict[str, str | bytes]:
+    """The figure in each format, and the Markdown that shows it with its caption, downloads and command."""
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())  # CSS pixels, so that no text jumps
+    shown = (
+        f'<figure markdown="span">\n'
+        f"![{alt}](/results/{name}/figure.svg){{ loading=lazy width={width} height={height} }}\n"
+        f'<figcaption markdown="span">{caption}\n'
+        f'<span class="downloads">{downloads(name)} · `{command}`</span></figcaption>\n'
+        f"</figure>\n"
+    )
+    return {
+        "figure.svg": style.svg(figure),
+        "figure.pdf": style.printed(figure, "pdf"),
+        "figure.png": style.printed(figure, "png"),
+        "figure.md": shown,
+    }
+
+
+def downloads(name: str) -> str:
+    """Links to the figure in each format, its data and its result file."""
+    formats = {
+        "SVG": "figure.svg",
+        "PDF": "figure.pdf",
+        "PNG": "figure.png",
+        "data": "data.csv",
+        "result": "result.json",
+    }
+    return " · ".join(f"[{label}](/results/{name}/{file})" for label, file in formats.items())
+
+
+def markdown_table(rows: list[list[str]], align: str = "") -> str:
+    """A Markdown table; the first row is the header. Columns of numbers are set to the right, others and the first to the left.
+
+    `align`: left or right for each column, the last for the rest.
+    """
+    columns = list(zip(*rows[1:], strict=True))
+    sides = align.split() or ["left", *("left" if is_text(column) else "right" for column in columns[1:])]
+    rules = [{"left": ":---", "right": "---:"}[side] for side in sides]
     rules += rules[-1:] * (len(rows[0]) - len(rules))
     return "".join("| " + " | ".join(map(cell_text, row)) + " |\n" for row in [rows[0], rules, *rows[1:]])
+
+
+def is_text(cells: Iterable[str]) -> bool:
+    """Do most of the cells begin with a word?"""
+    words = [bool(re.match(r"\W*[^\W\d_]{2}", re.sub(r"\$[^$]*\$", "0", cell))) for cell in cells]
+    return 2 * sum(words) > len(words)
 
 
 def cell_text(cell: str) -> str:

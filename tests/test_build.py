@@ -136,7 +136,7 @@ def built(project) -> Project:
 def test_build_computes_draws_and_writes_the_tables(built):
     assert set(built.files()) == {
         *(f"doubling/{file}" for file in ("result.json", *experiment.DRAWN)),
-        *("claims.md", "claims.csv", "claims.json", "verdicts.md", "experiments.md", "activations.md"),
+        *("claims.md", "claims.csv", "claims.json", "verdicts.md", "experiments.md", "figures.md", "activations.md"),
     }
     document = json.loads((built.results / "doubling" / "result.json").read_text())
     assert document["parameters"] == {"start": 1.5, "seed": 0}

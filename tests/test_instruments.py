@@ -61,9 +61,11 @@ def page(browser):
 
 
 def ready(page, name):
-    """The instrument, once all its numbers are there."""
+    """The instrument, once it is seen and all its numbers are there."""
+    instrument = page.locator(f'[data-instrument="{name}"]')
+    instrument.scroll_into_view_if_needed()
     page.wait_for_selector(f'[data-instrument="{name}"][data-state="ready"]', timeout=30_000)
-    return page.locator(f'[data-instrument="{name}"]')
+    return instrument
 
 
 def move(page, instrument, control, value):
@@ -237,6 +239,13 @@ def test_a_link_carries_the_state(page, demo):
 def test_a_link_with_nonsense_is_held_to_the_controls(page, demo):
     page.goto(demo[0] + "demo/?activation=nobody&depth=1e9&width=33.4&bias_variance=x&initialiser=he")
     check_curve(ready(page, "will-mine-vanish"), Network(200, 33, "sigmoid", "he"))
+
+
+def test_an_instrument_starts_when_it_comes_near_the_window_and_not_before(page, demo):
+    page.goto(demo[0] + "demo/", wait_until="networkidle")
+    last = page.locator("[data-instrument]").last
+    assert last.get_attribute("data-state") is None
+    ready(page, last.get_attribute("data-instrument"))
 
 
 def test_instruments_start_after_instant_navigation(page, demo):

@@ -1,5 +1,6 @@
 """The pages in docs/: their numbers, claims, figures and shape, read from the Markdown."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from vgp_kernels import ACTIVATIONS
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "results" not in page.parts)
 NAMES = experiment.names()
+QUOTABLE = experiment.quotable()
 LAST = {"reference/bibliography.md"}  # pages that need not say what comes next
 
 
@@ -40,9 +42,9 @@ def wrong_quotes(text: str) -> list[str]:
 
 
 def wrong(written: str | None, name: str, key: str) -> str:
-    if name not in NAMES:
-        return f"no experiment {name!r}; known: {', '.join(NAMES)}"
-    numbers = experiment.load(name).numbers(experiment.result(name))
+    if name not in QUOTABLE:
+        return f"no result {name!r}; known: {', '.join(QUOTABLE)}"
+    numbers = QUOTABLE[name]
     if key not in numbers:
         return f"{name} has no number {key!r}; known: {', '.join(numbers)}"
     if written is None:
@@ -64,7 +66,7 @@ def test_a_wrong_number_is_found_and_the_right_one_named():
     name, key, value = next(
         (name, key, value)
         for name in NAMES
-        for key, value in experiment.load(name).numbers(experiment.result(name)).items()
+        for key, value in QUOTABLE[name].items()
         if isinstance(value, float) and 0.01 < abs(value) < 1000
     )
     mark = f"<!-- {name}.{key} -->"
@@ -72,6 +74,54 @@ def test_a_wrong_number_is_found_and_the_right_one_named():
     (complaint,) = wrong_quotes(f"it is {value + 0.002:.3f}{mark}")
     assert f"should be {value:.3f}" in complaint
     assert len(wrong_quotes(f"**{value:.3f}**{mark} 1<!-- {name}.nothing --> 1<!-- nothing.at_all -->")) == 3
+
+
+# Sums that stand in formulas
+
+
+SUM = re.compile(r"(?:[\d.+\-*/()^{}\s=]|\\(?:[td]?frac|sqrt|cdot|ln|log_\{10\}|pi|approx)(?![a-z]))+")
+
+
+def value(tex: str) -> float:
+    """What a formula of numbers alone comes to."""
+    text = re.sub(r"\\[td]?frac(?:\{([^{}]*)\}\{([^{}]*)\}|(\d)(\d))", r"((\1\3)/(\2\4))", tex)
+    text = text.replace(r"\log_{10}", r"\lg").translate(str.maketrans("{}", "()"))
+    text = re.sub(r"\\(sqrt|ln|lg)\s*([\d.]+)", r"\\\1(\2)", text)
+    text = (
+        re.sub(r"(?<=[\d)])\s*(?=[\\(])(?!\\cdot)", "*", text)
+        .replace(r"\cdot", "*")
+        .replace("^", "**")
+        .replace("\\", "")
+    )
+    return eval(text, {"sqrt": math.sqrt, "ln": math.log, "lg": math.log10, "pi": math.pi})
+
+
+def wrong_sums(text: str) -> list[str]:
+    """Formulas of numbers alone whose sides differ: by more than rounding, or by 2 % where the right side is a rounded sum."""
+    wrong = []
+    for formula in re.findall(r"(?<!\$)\$([^$\n]+)\$(?!\$)", text):
+        sides = re.split(r"=|\\approx", formula)
+        if len(sides) > 1 and SUM.fullmatch(formula):
+            for left, right in zip(map(str.strip, sides), map(str.strip, sides[1:]), strict=False):
+                number = re.fullmatch(r"-?\d+(?:\.(\d+))?", right)
+                exact = r"\approx" not in formula and not number
+                slack = 0.5 * 10 ** -len(number[1] or "") if number else abs(value(right)) * (1e-12 if exact else 0.02)
+                if not math.isclose(value(left), value(right), rel_tol=1e-12, abs_tol=slack):
+                    wrong.append(f"{formula}: {left} is {value(left)}, {right} is {value(right)}")
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_sums_come_out(page):
+    assert wrong_sums(page.read_text()) == []
+
+
+def test_a_wrong_sum_is_found():
+    right = (
+        r"$1.2^{10} \approx 6$, $(0.25)^{50} = 2^{-100}$, $15\ln2/(-\ln 0.141) = 5.3$, $\tfrac12\cdot\frac{1}{4} = 1/8$"
+    )
+    assert wrong_sums(right) == []
+    assert len(wrong_sums(r"$1.2^{10} \approx 7$, $0.236^4 \approx 1/300$, $\sqrt2 \cdot 2 = 2.82$, $2^3 = 9$")) == 4
 
 
 # Claims
@@ -137,6 +187,15 @@ def test_the_saved_result_is_that_of_the_present_code(name):
 def test_a_result_is_shown_on_a_page(name):
     shown = [page for page in PAGES if f'"results/{name}/figure.md"' in page.read_text()]
     assert shown, f"no page includes results/{name}/figure.md"
+    assert f"results/{name}/figure.pdf" in experiment.gallery(), f"{name} is missing among the figures for teaching"
+
+
+def test_a_figure_can_be_had_for_slides_and_print_with_the_same_bytes_each_time():
+    result = experiment.result("plateau")
+    first, second = (experiment.load("plateau").figure(result) for _ in range(2))
+    for kind, start in (("pdf", b"%PDF-"), ("png", b"\x89PNG")):
+        assert style.printed(first, kind).startswith(start)
+        assert style.printed(first, kind) == style.printed(second, kind)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -248,6 +248,25 @@ def test_figures_follow_the_system_and_the_reader_s_own_choice(browser, site, tm
             assert seen["light"] > 0.8 and seen["dark"] < 0.3, (system, seen)
 
 
+def test_a_symbol_says_what_it_means_where_a_page_first_uses_it(browser, site):
+    _, root = site
+    with Visit(browser, root + "learn/predict-the-rate/", "light") as visit:
+        symbol = visit.page.locator("abbr", has=visit.page.locator("mjx-container")).filter(has_text="σw2")
+        symbol.hover()
+        tooltip = visit.page.get_by_role("tooltip")
+        tooltip.wait_for()
+        assert tooltip.inner_text() == "variance of a weight times the number of inputs"
+
+
+def test_the_summary_prints_on_one_sheet_of_a4(browser, site):
+    _, root = site
+    with Visit(browser, root + "teach/summary/", "dark") as visit:
+        printed = visit.page.pdf(prefer_css_page_size=True)
+        assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+        width, height = map(float, re.search(rb"/MediaBox\s*\[0 0 (\S+) (\S+?)\]", printed).groups())
+        assert (width, height) == pytest.approx((595.3, 841.9), abs=1)  # A4 in points: 210 × 297 mm
+
+
 def test_search_finds_what_readers_ask(browser, site):
     _, root = site
     with Visit(browser, root, "light") as visit:

@@ -16,15 +16,28 @@
     return loading.get(file);
   }
 
-  function start() {
-    for (const element of document.querySelectorAll(".instrument[data-instrument]:not([data-started])")) {
-      element.dataset.started = "";
-      Promise.all(["kernels.js", "kernels.data.js", "instruments.js"].map(load))
-        .then(() => load(`instruments/${element.dataset.instrument}.js`))
-        .then(() => vgpInstruments.start(element));
+  function start(element) {
+    Promise.all(["kernels.js", "kernels.data.js", "instruments.js"].map(load))
+      .then(() => load(`instruments/${element.dataset.instrument}.js`))
+      .then(() => vgpInstruments.start(element));
+  }
+
+  // An instrument comes to life when it comes near the window; until then its first state stands there.
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      start(target);
+    }
+  }, { rootMargin: "200px" });
+
+  function watch() {
+    for (const element of document.querySelectorAll(".instrument[data-instrument]:not([data-watched])")) {
+      element.dataset.watched = "";
+      near.observe(element);
     }
   }
 
-  start();  // this script stands at the end of the page
-  document$.subscribe(start);  // with instant navigation the page changes and the scripts stay
+  watch();  // this script stands at the end of the page
+  document$.subscribe(watch);  // with instant navigation the page changes and the scripts stay
 })();

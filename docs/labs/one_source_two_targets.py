@@ -124,8 +124,8 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# How fast that is has not been measured yet: no card was at hand. One command does it where there is
-# one: it compares the bits, measures, and writes a result file.
+# How fast that is stands [on a page of its own](../verify/performance.md#graphics-processors), once a card has been measured. One
+# command does it: it compares the bits, measures, and writes a result file.
 #
 #     python scripts/benchmark_cuda.py
 #

@@ -454,4 +454,20 @@ CLAIMS = [
         ),
         PAGE,
     ),
+    Claim(
+        "sigmoid-does-learn",
+        "Deep sigmoid networks do learn: five layers with weights N(0, 1), or with Adam, and ten with centred units and four times "
+        "Xavier's deviation; what fails is one choice of weights at one learning rate.",
+        "belief: sigmoid networks fail to learn, shown at one learning rate and one seed",
+        lambda r: f"sigmoid, Xavier: × {r['factor']:.3f} per layer; the step and the weights are free",
+        accuracies("sigmoid_xavier_5", "sigmoid_normal_5", "sigmoid_xavier_5_adam", "centred_sigmoid_16_10"),
+        "false as stated",
+        has(
+            sigmoid_xavier_5="stays at chance",
+            sigmoid_normal_5="learns",
+            sigmoid_xavier_5_adam="learns",
+            centred_sigmoid_16_10="learns",
+        ),
+        PAGE,
+    ),
 ]

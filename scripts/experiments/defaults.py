@@ -257,6 +257,13 @@ def agrees(cell, predicted):
     return abs(cell["measured"] - predicted) < 0.01 * predicted + 3 * cell["error"]
 
 
+def relu_by_default(result, kind):
+    """The factor of ReLU by framework, "predicted" or "measured"."""
+    cells = [(name, find(result, name)["activations"]["relu"]) for name in ("Keras", "Haiku", "PyTorch")]
+    errors = {"predicted": "", "measured": " ± {error:.4f}"}[kind]
+    return ", ".join(f"{name} {cell[kind]:.4f}{errors.format_map(cell)}" for name, cell in cells)
+
+
 PAGE = "fix/initialisation.md"
 CLAIMS = [
     Claim(
@@ -306,6 +313,21 @@ CLAIMS = [
         lambda r: all(
             agrees(row["gradient"], row["finite_width"]) and agrees(row["signal"], row["finite_width"])
             for row in r["fans"]
+        ),
+        PAGE,
+    ),
+    Claim(
+        "defaults-differ",
+        "From which framework's default a network starts does matter: ReLU keeps 0.70 of its gradient per layer with that of Keras, "
+        "0.62 with Haiku's and 0.41 with PyTorch's.",
+        "belief: the framework's default does not matter",
+        lambda r: relu_by_default(r, "predicted"),
+        lambda r: relu_by_default(r, "measured"),
+        "false as stated",
+        lambda r: all(
+            agrees(find(r, name)["activations"]["relu"], find(r, name)["activations"]["relu"]["predicted"])
+            and f"{find(r, name)['activations']['relu']['measured']:.2f}" == written
+            for name, written in (("Keras", "0.70"), ("Haiku", "0.62"), ("PyTorch", "0.41"))
         ),
         PAGE,
     ),

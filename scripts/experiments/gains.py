@@ -218,6 +218,11 @@ def agrees(entry):
     return abs(entry["factor"] / entry["factor_predicted"] - 1) < 0.01 + 3 * entry["error"]
 
 
+def kept(result, name):
+    """The network with the weights that keep its signal."""
+    return by_name(result)[name]["at_preserving"]
+
+
 def at(name, kind):
     def text(result):
         entry = by_name(result)[name]["advised"]
@@ -296,6 +301,26 @@ CLAIMS = [
                 by_name(r)[x]["at_preserving"]["spread"] > 2 * by_name(r)["elu"]["at_preserving"]["spread"]
                 for x in ("gelu", "silu", "mish")
             )
+        ),
+        PAGE,
+    ),
+    Claim(
+        "selu-three-quarters",
+        "PyTorch's gain of ¾ lets the gradient of a SELU network vanish slowly, gain 1 lets it grow, about twice as fast: neither "
+        "keeps it.",
+        "PyTorch, torch.nn.init.calculate_gain: SELU ¾, for more stable gradient flow",
+        lambda r: (
+            f"gain ¾: {at('selu', 'factor_predicted')(r)}; gain 1: × {kept(r, 'selu')['factor_predicted']:.4f} per layer"
+        ),
+        lambda r: (
+            f"gain ¾: {at('selu', 'factor')(r)}; gain 1: × {kept(r, 'selu')['factor']:.4f} ± {kept(r, 'selu')['error']:.4f} per layer"
+        ),
+        "holds with a condition",
+        lambda r: (
+            agrees(by_name(r)["selu"]["advised"])
+            and agrees(kept(r, "selu"))
+            and by_name(r)["selu"]["advised"]["measured"] < 0 < kept(r, "selu")["measured"]
+            and 1.5 < -kept(r, "selu")["measured"] / by_name(r)["selu"]["advised"]["measured"] < 2.5
         ),
         PAGE,
     ),

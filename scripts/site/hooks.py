@@ -14,10 +14,11 @@ import build  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
+import symbols  # noqa: E402
 
 # Tables, code, exercises, captions, footnotes, docstrings: half of the words, which every page would fetch with the index
 NOT_SEARCHED = re.compile(
-    r'(<(?:table|pre|details|figcaption)|<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
+    r'(<(?:table|pre|details|figcaption)|<h2 id="exercises"|<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
 )
 
 log = logging.getLogger("mkdocs.hooks.site")  # a warning here fails a strict build
@@ -41,6 +42,8 @@ def on_page_content(html, page, config, files):
         html, unresolved = notebooks.resolve_links(notebooks.slim(html), page.file, files)
         for address in unresolved:
             log.warning("%s links to %s, which is not there", page.file.src_uri, address)
+    if page.file.src_uri != "reference/notation.md":  # where the table says it
+        html = symbols.page(html)
     html = instruments.page(typesetter().page(html, page.file.src_uri))
     return NOT_SEARCHED.sub(r"\1 data-search-exclude", html)
 

@@ -121,7 +121,8 @@ def subset(file: Path, characters: frozenset[str]) -> bytes:
     """The font as WOFF2 with those of the characters that it has; whole if it has none."""
     font = TTFont(file)
     if used := font.getBestCmap().keys() & set(map(ord, characters)):
-        subsetter = Subsetter(Options(drop_tables=[*Options().drop_tables, "FFTM"]))  # a table of FontForge's own
+        # without hints, and without a table of FontForge's own
+        subsetter = Subsetter(Options(hinting=False, drop_tables=[*Options().drop_tables, "FFTM"]))
         subsetter.populate(unicodes=used)
         subsetter.subset(font)
     font.flavor = "woff2"
