@@ -19,7 +19,7 @@ test: .venv/ready  ## set up, then run the tests
 torch: .venv/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -c 'import torch'
-	$(BIN)/python -m pytest tests/test_torch.py tests/test_torch_sequences.py
+	$(BIN)/python -m pytest tests/test_torch.py tests/test_torch_sequences.py tests/test_framework_lines.py
 
 site: .venv/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict

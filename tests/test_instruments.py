@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels.number_formats import NUMBER_FORMATS, horizon
 
 CHROMIUM = shutil.which("chromium")
 REQUIRED = os.environ.get("VGP_REQUIRE_BROWSER") == "1"
@@ -91,13 +92,17 @@ def number(text):
     if "10" in text and "× 10" in text:
         mantissa, _, exponent = text.partition(" × 10")
         return float(mantissa) * 10 ** int(exponent)
-    return float(text.replace("∞", "inf")) if text else math.nan
+    try:
+        return float(text.replace("∞", "inf")) if text else math.nan
+    except ValueError:
+        return text
 
 
 def check_curve(instrument, network):
     """The table of "Will mine vanish?" against mean_field and propagate."""
     theory = mean_field(network).log_gradient / math.log(10)
-    flow = propagate(network, 32, seed=0).log_gradient / math.log(10)
+    trials = 4 if network.batch_size > 1 else 32
+    flow = propagate(network, trials, seed=0).log_gradient / math.log(10)
     for layer, (predicted, *quantiles) in rows(instrument).items():
         assert predicted == pytest.approx(theory[int(layer)], abs=6e-4)  # three decimals are written
         expected = np.quantile(flow[:, int(layer)], [0.5, 0.1, 0.9])
@@ -111,13 +116,17 @@ SETTINGS = {
     "width": math.log10(65),
     "weight_variance": math.log10(2.5),
     "bias_variance": 0.17,
+    "normalisation": "layer",
+    "residual": "preactivation",
 }
 
 
 def network_of(address):
     """The network that a link to the calculator means."""
     query = {key: values[0] for key, values in parse_qs(urlsplit(address).query).items()}
-    initialiser = query.get("initialiser", "xavier")
+    initialiser, norm, skips = (
+        query.get("initialiser", "xavier"), query.get("normalisation", "none"), query.get("residual", "none")
+    )  # fmt: skip
     return Network(
         int(query.get("depth", 50)),
         int(query.get("width", 256)),
@@ -125,6 +134,10 @@ def network_of(address):
         None if initialiser == "custom" else initialiser,
         float(query["weight_variance"]) if initialiser == "custom" else None,
         float(query.get("bias_variance", 0)),
+        batch_size=16 if norm == "batch" else 1,
+        normalisation=None if norm == "none" else norm,
+        residual=None if skips == "none" else skips,
+        residual_scale=float(query.get("residual_scale", 1)),
     )
 
 
@@ -139,11 +152,69 @@ def test_each_control_of_the_calculator_gives_pythons_numbers(page, demo, contro
     check_curve(instrument, network_of(page.url))
 
 
+NORMS_AND_SKIPS = [
+    "activation=tanh&normalisation=rms&bias_variance=0.2&depth=30",
+    "activation=relu&normalisation=batch&depth=12&width=40&initialiser=he",
+    "activation=gelu&normalisation=layer&residual=preactivation&residual_scale=0.5&depth=40&width=64",
+    "activation=relu&residual=preactivation&residual_scale=0.125&initialiser=orthogonal&depth=64&width=32",
+]
+
+
+@pytest.mark.parametrize("query", NORMS_AND_SKIPS)
+def test_the_calculator_knows_norms_and_skips(page, demo, query):
+    page.goto(demo[0] + "demo/?" + query)
+    instrument = ready(page, "will-mine-vanish")
+    network = network_of(page.url)
+    check_curve(instrument, network)
+    code = instrument.locator("details.code code").text_content()
+    names = {}
+    exec(code.replace("\npropagate(", "\nflow = propagate("), names)  # what the page tells to run in Python
+    assert names["network"] == network
+    assert len(names["flow"]) == int(instrument.get_attribute("data-networks"))
+
+
+def test_biases_and_skips_exclude_each_other(page, demo):
+    page.goto(demo[0] + "demo/")
+    instrument = ready(page, "will-mine-vanish")
+    scale, bias = (instrument.locator(f'[name="{name}"]') for name in ("residual_scale", "bias_variance"))
+    assert scale.is_disabled() and bias.is_enabled()
+    move(page, instrument, "bias_variance", 0.3)
+    move(page, instrument, "residual", "preactivation")
+    assert scale.is_enabled() and bias.is_disabled()
+    check_curve(instrument, Network(50, 256, "sigmoid", "xavier", residual="preactivation"))
+
+
+def test_instruments_measure_what_propagate_measures(page, demo):
+    page.goto(demo[0] + "demo/")
+    residual = Network(100, 64, "relu", "he", residual="preactivation")
+    batch = Network(50, 64, "relu", weight_variance=1.0, normalisation="batch", batch_size=16)
+    for name, row, network, trials in (
+        ("residual-scale", "with skips, ", residual, 8),
+        ("batch-norm-depth", "batch normalisation, ", batch, 4),
+    ):
+        found = rows(ready(page, name))
+        median = np.median(propagate(network, trials, seed=0).log_gradient[:, 0]) / math.log(10)
+        predicted = mean_field(network).log_gradient[0] / math.log(10)
+        assert found[row + "measured median"][1] == pytest.approx(median, abs=6e-4)  # three decimals are written
+        assert found[row + "predicted"][1] == pytest.approx(predicted, abs=6e-4)
+
+
+@pytest.mark.parametrize("factor", [0.07, 0.25, 0.5, 0.58, 0.9])
+def test_number_formats_are_stepped_as_in_python(page, demo, factor):
+    page.goto(demo[0] + "demo/")
+    move(page, ready(page, "number-formats"), "start", 0)
+    found = rows(move(page, ready(page, "number-formats"), "factor", factor))
+    for name in NUMBER_FORMATS:
+        assert found[name][2] == (horizon(name, factor).depth or "stalls")
+
+
 def test_every_control_of_every_instrument_changes_its_numbers(page, demo):
     page.goto(demo[0] + "demo/")
     for name in instruments.names():
         instrument = ready(page, name)
         for control in instrument.locator("input, select").all():
+            if control.is_disabled():
+                continue
             before = instrument.locator(".instrument-table").inner_html()
             if control.evaluate("e => e.tagName") == "SELECT":
                 value = control.evaluate("e => [...e.options].findLast(o => !o.selected && o.value !== 'custom').value")
@@ -182,6 +253,65 @@ def test_dragging_the_point_moves_the_sliders(page, demo):
     page.mouse.up()
     ready(page, "phase-diagram")
     assert instrument.locator('[name="weight_variance"]').input_value() != before
+
+
+@pytest.fixture
+def finger(browser):
+    """A page on a telephone: a touch screen, no mouse."""
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
+    yield context.new_page()
+    context.close()
+
+
+def touch(page, path):
+    """A finger goes down, along the path, and up: as the system reports it, below the page's events."""
+    session = page.context.new_cdp_session(page)
+    for i, (x, y) in enumerate(path):
+        kind = "touchMove" if i else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+@pytest.mark.parametrize(("name", "control"), [("phase-diagram", "bias_variance"), ("chain", "w2")])
+def test_a_finger_drags_in_the_figure_and_does_not_scroll(finger, demo, name, control):
+    finger.goto(demo[0] + "demo/")
+    instrument = ready(finger, name)
+    slider = instrument.locator(f'[name="{control}"]')
+    instrument.locator("svg").scroll_into_view_if_needed()
+    before, scrolled, box = slider.input_value(), finger.evaluate("scrollY"), instrument.locator("svg").bounding_box()
+    at = [(box["x"] + box["width"] * 0.28, box["y"] + box["height"] * y) for y in (0.55, 0.5, 0.45, 0.3, 0.2)]
+    touch(finger, at)
+    ready(finger, name)
+    assert slider.input_value() != before
+    assert finger.evaluate("scrollY") == scrolled
+
+
+def test_a_finger_moves_a_slider(finger, demo):
+    finger.goto(demo[0] + "demo/")
+    instrument = ready(finger, "will-mine-vanish")
+    slider = instrument.locator('[name="depth"]')
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    finger.touchscreen.tap(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    ready(finger, "will-mine-vanish")
+    assert 130 < int(slider.input_value()) < 170
+    sync_api.expect(instrument.get_by_role("status")).to_contain_text(f"{slider.input_value()} layers")
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_that_the_reader_does_not_move(browser, demo, motion):
+    context = browser.new_context(reduced_motion=motion)
+    page = context.new_page()
+    page.goto(demo[0] + "demo/")
+    for name in instruments.names():
+        move(page, ready(page, name), ready(page, name).locator("input").first.get_attribute("name"), 1)
+    running = "document.getAnimations().filter(a => a.effect.target?.closest('.instrument')).length"
+    durations = page.locator(".instrument, .instrument *").evaluate_all(
+        "all => Math.max(...all.map(e => parseFloat(getComputedStyle(e).transitionDuration)))"
+    )
+    assert page.evaluate(running) == 0
+    assert durations == 0 if motion == "reduce" else durations <= 0.25  # the theme's links and code buttons
+    context.close()
 
 
 def test_width_shows_the_median_of_propagate(page, demo):

@@ -72,6 +72,7 @@ KINDS = {
 class Block(NamedTuple):
     """What the blocks of a network do: [N] [W₁ + b] [N] φ [W₂] [x + α …] [N], and on what sizes."""
 
+    activation: int  # its number, where one function serves all activations; elsewhere it means nothing
     depth: int
     width: int
     input_width: int
@@ -130,7 +131,7 @@ class Key(NamedTuple):
     seed_high: np.uint32
 
 
-ACTIVATE = types.void(types.float64[:, ::1], types.int64, types.float64[::1], types.float32[:, ::1])
+ACTIVATE = types.void(types.int64, types.float64[:, ::1], types.int64, types.float64[::1], types.float32[:, ::1])
 NUMBA_TYPES = {int: types.int64, float: types.float64, bool: types.boolean, np.uint32: types.uint32}
 BLOCK = types.NamedTuple([NUMBA_TYPES[kind] for kind in Block.__annotations__.values()], Block)
 ROWS = types.float64[:, ::1]
@@ -139,21 +140,27 @@ RUN = types.void(
 )  # fmt: skip
 
 
+@njit(inline="always", **STRICT)
+def apply_activation(name, u, n, factors, slope):
+    """u_b ← φ(factor_b u_b), φ′ kept; `name` is what `value_and_slope` takes."""
+    for b in range(factors.size):
+        for unit in range(n):
+            z = min(max(u[b, unit] * factors[b], -1e30), 1e30)
+            h, d = value_and_slope(name, f32(z))
+            u[b, unit] = f64(h)
+            slope[b, unit] = d
+
+
 @functools.cache
 def activation_function(name: str, sources: str = SOURCES):
-    """The kernel u_b ← φ(factor_b u_b), which keeps φ′."""
+    """The kernel of the activation of this name."""
 
     @njit(ACTIVATE, cache=True, nogil=True, **STRICT)
     @named(name)
-    def apply(u, n, factors, slope):
+    def apply(activation, u, n, factors, slope):
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key
-        for b in range(factors.size):
-            for unit in range(n):
-                z = min(max(u[b, unit] * factors[b], -1e30), 1e30)
-                h, d = value_and_slope(name, f32(z))
-                u[b, unit] = f64(h)
-                slope[b, unit] = d
+        apply_activation(name, u, n, factors, slope)
 
     return apply
 
@@ -172,7 +179,7 @@ def activate(apply, block, u, exponents, slope, factors):
                 target += max(exponent - LINEAR, 0)
         factors[b] = power_of_two(exponents[b] - target)
         exponents[b] = target
-    apply(u, n, factors, slope)
+    apply(block.activation, u, n, factors, slope)
 
 
 @njit(**STRICT)
@@ -399,9 +406,86 @@ def log_norm(rows, exponents, batch_size, n):
     return 0.5 * log64(square) + LN2 * exponent
 
 
+@njit(**STRICT)
+def again(apply, block, which, segment, key, starts, start_exponents, kept, work):
+    """The pass forward through a segment once more, for what it keeps."""
+    x, exponents = starts[which], start_exponents[which]
+    for at in range(segment):
+        block_forward(apply, block, which * segment + at + 1, key, x, exponents, kept, at, work)
+
+
+@njit(**STRICT)
+def take_networks(
+    apply, block, segment, seed_low, seed_high, first_trial,
+    log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+):  # fmt: skip
+    """Take networks forward and back, one after another."""
+    depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
+    widest = (max(width, input_width) + 3) // 4 * 4  # whole groups of normals
+    weights = 2 if block.first and block.second else 1
+    rank, both_ranks = min(batch_size, widest), min(2 * batch_size, widest)
+    normed = widest if block.norm_place != NOWHERE else 0
+    kept = Kept(
+        np.empty((segment, weights, rank, widest)),
+        np.empty((segment, weights, rank, widest)),
+        np.empty((segment, weights, batch_size, rank)),
+        np.empty((segment, weights), np.int64),
+        np.empty((segment, weights, batch_size), np.int64),
+        np.empty((segment, batch_size, width), np.float32),
+        np.empty((segment, batch_size, normed)),
+        np.empty((segment, max(normed, batch_size))),
+        np.empty((segment, batch_size), np.int64),
+    )
+    work = Work(
+        np.empty((batch_size, widest)),
+        np.empty(batch_size, np.int64),
+        np.empty((both_ranks, widest)),
+        np.empty((both_ranks, widest)),
+        np.empty((batch_size, both_ranks)),
+        np.empty((batch_size, widest)),
+        np.empty((1, widest)),
+        np.empty((1, both_ranks)),
+        np.empty(batch_size),
+        np.empty((4, widest)),
+    )
+    segments = (depth + segment - 1) // segment
+    x, exponents = np.empty((batch_size, widest)), np.empty(batch_size, np.int64)
+    starts, start_exponents = np.empty((segments, batch_size, widest)), np.empty((segments, batch_size), np.int64)
+    for trial in range(len(log_signal)):
+        key = Key(u32(first_trial + u32(trial)), seed_low, seed_high)
+        draw_inputs(block, key, x, exponents, work)
+        for layer in range(depth + 1):
+            if layer > 0:
+                if (layer - 1) % segment == 0:
+                    at = (layer - 1) // segment
+                    copy_rows(starts[at], start_exponents[at], x, exponents, batch_size, widest)
+                block_forward(apply, block, layer, key, x, exponents, kept, (layer - 1) % segment, work)
+            n = width if layer > 0 else input_width
+            log_signal[trial, layer] = log_norm(x, exponents, batch_size, n) - 0.5 * log64(f64(n * batch_size))
+            correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
+
+        draw_loss_gradient(block, key, x, exponents)
+        log_of_loss_gradient = log_norm(x, exponents, batch_size, width)
+        for layer in range(depth, -1, -1):
+            if layer < depth:
+                at = layer % segment
+                if at == segment - 1:
+                    again(apply, block, layer // segment, segment, key, starts, start_exponents, kept, work)
+                weight = layer * weights
+                block_back(
+                    block, layer + 1, key, x, exponents, kept, at, work,
+                    log_weight_gradient[trial, weight : weight + weights],
+                )  # fmt: skip
+                for slot in range(weights):
+                    log_weight_gradient[trial, weight + slot] -= log_of_loss_gradient
+            n = width if layer > 0 else input_width
+            log_gradient[trial, layer] = log_norm(x, exponents, batch_size, n) - log_of_loss_gradient
+            gradient_correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
+
+
 @functools.cache
 def network_function(sources: str = SOURCES):
-    """The kernel that takes networks forward and back, one after another."""
+    """The kernel of networks of every kind."""
 
     @njit(RUN, cache=True, nogil=True, **STRICT)
     def run_networks(
@@ -409,77 +493,12 @@ def network_function(sources: str = SOURCES):
         log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
     ):  # fmt: skip
         sources  # noqa: B018  # in the cache's key
-        depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
-        widest = (max(width, input_width) + 3) // 4 * 4  # whole groups of normals
-        weights = 2 if block.first and block.second else 1
-        rank, both_ranks = min(batch_size, widest), min(2 * batch_size, widest)
-        normed = widest if block.norm_place != NOWHERE else 0
-        kept = Kept(
-            np.empty((segment, weights, rank, widest)),
-            np.empty((segment, weights, rank, widest)),
-            np.empty((segment, weights, batch_size, rank)),
-            np.empty((segment, weights), np.int64),
-            np.empty((segment, weights, batch_size), np.int64),
-            np.empty((segment, batch_size, width), np.float32),
-            np.empty((segment, batch_size, normed)),
-            np.empty((segment, max(normed, batch_size))),
-            np.empty((segment, batch_size), np.int64),
-        )
-        work = Work(
-            np.empty((batch_size, widest)),
-            np.empty(batch_size, np.int64),
-            np.empty((both_ranks, widest)),
-            np.empty((both_ranks, widest)),
-            np.empty((batch_size, both_ranks)),
-            np.empty((batch_size, widest)),
-            np.empty((1, widest)),
-            np.empty((1, both_ranks)),
-            np.empty(batch_size),
-            np.empty((4, widest)),
-        )
-        segments = (depth + segment - 1) // segment
-        x, exponents = np.empty((batch_size, widest)), np.empty(batch_size, np.int64)
-        starts, start_exponents = np.empty((segments, batch_size, widest)), np.empty((segments, batch_size), np.int64)
-        for trial in range(len(log_signal)):
-            key = Key(u32(first_trial + u32(trial)), seed_low, seed_high)
-            draw_inputs(block, key, x, exponents, work)
-            for layer in range(depth + 1):
-                if layer > 0:
-                    if (layer - 1) % segment == 0:
-                        at = (layer - 1) // segment
-                        copy_rows(starts[at], start_exponents[at], x, exponents, batch_size, widest)
-                    block_forward(apply, block, layer, key, x, exponents, kept, (layer - 1) % segment, work)
-                n = width if layer > 0 else input_width
-                log_signal[trial, layer] = log_norm(x, exponents, batch_size, n) - 0.5 * log64(f64(n * batch_size))
-                correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
-
-            draw_loss_gradient(block, key, x, exponents)
-            log_of_loss_gradient = log_norm(x, exponents, batch_size, width)
-            for layer in range(depth, -1, -1):
-                if layer < depth:
-                    at = layer % segment
-                    if at == segment - 1:
-                        again(apply, block, layer // segment, segment, key, starts, start_exponents, kept, work)
-                    weight = layer * weights
-                    block_back(
-                        block, layer + 1, key, x, exponents, kept, at, work,
-                        log_weight_gradient[trial, weight : weight + weights],
-                    )  # fmt: skip
-                    for slot in range(weights):
-                        log_weight_gradient[trial, weight + slot] -= log_of_loss_gradient
-                n = width if layer > 0 else input_width
-                log_gradient[trial, layer] = log_norm(x, exponents, batch_size, n) - log_of_loss_gradient
-                gradient_correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
+        take_networks(
+            apply, block, segment, seed_low, seed_high, first_trial,
+            log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+        )  # fmt: skip
 
     return run_networks
-
-
-@njit(**STRICT)
-def again(apply, block, which, segment, key, starts, start_exponents, kept, work):
-    """The pass forward through a segment once more, for what it keeps."""
-    x, exponents = starts[which], start_exponents[which]
-    for at in range(segment):
-        block_forward(apply, block, which * segment + at + 1, key, x, exponents, kept, at, work)
 
 
 def run(
@@ -497,7 +516,7 @@ def run(
     else:
         place = INPUT if residual in ("preactivation", "two_weights") else MIDDLE
     block = Block(
-        network.depth, network.width, network.fan_in, network.batch_size,
+        0, network.depth, network.width, network.fan_in, network.batch_size,
         residual != "preactivation", residual in ("preactivation", "two_weights"), residual is not None,
         KINDS[network.normalisation], place, orthogonal, first_scale, scale, math.sqrt(network.bias_variance),
         network.residual_scale, network.input_rms, network.input_correlation, shared_loss,

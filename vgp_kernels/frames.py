@@ -311,6 +311,8 @@ def squared_norm(vectors, exponents, batch_size, n):
 @njit(**STRICT)
 def mean_cosine(vectors, batch_size, n, rest):
     """The mean cosine between two rows, over all pairs of rows that are not 0; NaN if there is no such pair."""
+    if batch_size < 2:
+        return math.nan
     direction = row(rest, 0)
     fill(direction, 0.0, n)
     present = 0

@@ -3,7 +3,8 @@
     python -m vgp_kernels.wasm kernels.wasm
 
 `module()` gives the bytes, the same on every machine. What a page calls is in ENTRIES; pointers are offsets into the
-memory that the page supplies, and `propagate` takes one network at a time.
+memory that the page supplies. Arrays that a kernel makes are laid one after another from where `room` points to, and are
+gone with the next call; an error ends in a trap.
 
 WebAssembly has no fused multiply-add, so that one is made of plain operations here, correctly rounded: Boldo &
 Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd".
@@ -19,29 +20,43 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
+from llvmlite import ir
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
+from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
-from vgp_kernels import cpu
+from vgp_kernels import batch, cpu, frames
 from vgp_kernels.activations import ACTIVATIONS, DENSITY_AT_0, INLINED, ROOT_HALF, value_and_slope
 from vgp_kernels.arithmetic import (
     STRICT,
     ZERO,
     bits_from_double,
+    bits_from_float,
     double_from_bits,
     exp_of_minus_square,
     f32,
     f64,
+    float_from_bits,
 )
+from vgp_kernels.frames import keep_apart
 from vgp_kernels.recursion import SUMS
 
 TRIPLE = "wasm32-unknown-unknown"
-FEATURES = "+bulk-memory,+bulk-memory-opt,+mutable-globals,+nontrapping-fptoint,+sign-ext"
+FEATURES = "+bulk-memory,+bulk-memory-opt,+mutable-globals,+nontrapping-fptoint,+sign-ext,+simd128"
 # What a page supplies. The stack grows down from __stack_pointer; memory below the caller's first buffer is the module's.
 SUPPLIED = {"__linear_memory", "__stack_pointer"}
+# Loops become LANES wide without changing the order of a sum; calls in them, those of FOR_VECTORISER.
+VECTORISER = (
+    "-force-vector-width=4", "-force-vector-interleave=1", "-hints-allow-reordering=false", "-unroll-runtime=false"
+)  # fmt: skip
+WIDE = {"fma32": "vvv", "fma64": "vvv", "activation_by_number": "uv"}  # v: one value for each lane; u: one for all
+FOR_VECTORISER = [*WIDE, *(f"{name}x4" for name in WIDE)]
 # Before Numba is imported: it must neither optimise for this machine nor call Intel's library of vector functions.
 ENVIRONMENT = {"NUMBA_OPT": "0", "NUMBA_DISABLE_INTEL_SVML": "1", "NUMBA_DEBUGINFO": "0"}
+
+
+LANES = 4  # float32 lanes of WebAssembly's vectors
 
 
 # The fused multiply-add
@@ -54,6 +69,7 @@ BELOW_FLOAT32, HALFWAY = (
 )  # of a float64: the bits that float32 lacks, and half of its last
 SMALLEST_NORMAL = u64((1023 - 126) << 52)  # of float32, as a float64
 SPLITTER = f64(2**27 + 1)
+JUST_BELOW_1, JUST_ABOVE_1 = f64(1 - 2.0**-51), f64(1 + 2.0**-51)
 
 
 @njit(inline="always", **STRICT)
@@ -85,8 +101,9 @@ def sum_rounded_to_odd(a, b):
     return double_from_bits(u64(bits + u64(1) if (error > 0.0) == (total > 0.0) else bits - u64(1)))
 
 
-@njit(inline="never", **STRICT)
+@njit(**STRICT)
 def fma32_hard(product, c):
+    keep_apart()
     return f32(sum_rounded_to_odd(product, c))
 
 
@@ -103,33 +120,91 @@ def fma32(a, b, c):
 
 
 @njit(**STRICT)
-def fma64(a, b, c):
-    """a·b + c in float64, rounded once, for 2^-900 < |a·b| < 2^900 or a·b = 0, and |c| as far from the ends."""
-    product, product_error = two_product(a, b)
+def fma64_hard(product, product_error, c):
+    keep_apart()
     low, low_error = two_sum(c, product_error)
     high, high_error = two_sum(product, low)
     return high + sum_rounded_to_odd(low_error, high_error)
 
 
+@njit(inline="always", **STRICT)
+def bounds(a, b, c):
+    """(x, y, p, e): a·b = p + e, and a·b + c, rounded once, is x or y or between them.
+
+    a·b + c = total + rest exactly but for the rounding of the rest; where that does not matter, x and y are equal.
+    """
+    product, product_error = two_product(a, b)
+    total, error = two_sum(product, c)
+    rest = error + product_error
+    return total + rest * JUST_BELOW_1, total + rest * JUST_ABOVE_1, product, product_error
+
+
+@njit(**STRICT)
+def fma64(a, b, c):
+    """a·b + c in float64, rounded once, for 2^-900 < |a·b| < 2^900 or a·b = 0, and |c| as far from the ends."""
+    nearest, other, product, product_error = bounds(a, b, c)
+    return nearest if nearest == other else fma64_hard(product, product_error, c)
+
+
+def fma64_in_lanes(a, b, c, out):
+    """out ← a·b + c for LANES numbers each."""
+    x, y, z, result = carray(a, LANES), carray(b, LANES), carray(c, LANES), carray(out, LANES)
+    differences = u64(0)
+    for lane in range(LANES):
+        nearest, other, _, _ = bounds(x[lane], y[lane], z[lane])
+        result[lane] = nearest
+        differences |= bits_from_double(nearest) ^ bits_from_double(other)
+    if differences != u64(0):
+        for lane in range(LANES):
+            result[lane] = fma64(x[lane], y[lane], z[lane])
+
+
 # Activations by number
 
-NAMES = tuple(ACTIVATIONS)
 SHRINKS = np.array([phi.vanishes_at_zero for phi in ACTIVATIONS.values()])
 GROWS = np.array([not phi.is_bounded for phi in ACTIVATIONS.values()])
 
 
+@njit(inline="always", **STRICT)
+def packed(value, slope):
+    return u64(u64(bits_from_float(value)) | u64(u64(bits_from_float(slope)) << u64(32)))
+
+
 def numbered(kernels):
-    """(number, z) → kernels[number](z), as one function."""
+    """(number, z, out): out ← the packed value and slope of kernels[number] at LANES points, as one function."""
+    if not kernels:
+        return njit(**STRICT)(lambda number, z, out: None)
     kernel, *others = kernels
-    if not others:
-        return njit(**STRICT)(lambda number, z: kernel(z))
     rest = numbered(others)
 
     @njit(**STRICT)
-    def choose(number, z):
-        return kernel(z) if number == 0 else rest(number - 1, z)
+    def choose(number, z, out):
+        if number == 0:
+            for lane in range(LANES):
+                value, slope = kernel(z[lane])
+                out[lane] = packed(value, slope)
+        else:
+            rest(number - 1, z, out)
 
     return choose
+
+
+activations = numbered([phi.kernel for phi in ACTIVATIONS.values()])
+
+
+def activation_in_lanes(number, z, out):
+    activations(number, carray(z, LANES), carray(out, LANES))
+
+
+@intrinsic
+def activation_by_number(typing_context, number, z):
+    """The packed value and slope of an activation: a call that loops are free to make for LANES points at once."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64), ir.FloatType()])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "activation_by_number"), arguments)
+
+    return types.uint64(types.int64, types.float32), generate
 
 
 @overload(value_and_slope, jit_options=INLINED)
@@ -137,55 +212,101 @@ def resolve_by_number(name, z):
     """`value_and_slope` for a number instead of a literal name: one compiled function serves all activations."""
     if not isinstance(name, types.Integer):
         raise TypingError("the activation must be a literal name or a number")
-    choose = numbered([phi.kernel for phi in ACTIVATIONS.values()])
-    return lambda name, z: choose(name, z)
+
+    def both(name, z):
+        bits = activation_by_number(np.int64(name), z)
+        return float_from_bits(np.uint32(bits)), float_from_bits(np.uint32(bits >> u64(32)))
+
+    return both
 
 
 # Entries
 
-NODES, WEIGHTS = (array[5:].copy() for array in np.polynomial.legendre.leggauss(10))  # by symmetry, one half
-EDGE = 9.0  # the normal density beyond is below 2e-18
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
+EDGE = 7.5  # the normal density beyond is below 3e-13
+
+
+@intrinsic
+def use_room(typing_context, start):
+    """Lay the arrays that are made from now on one after another from here."""
+
+    def generate(context, builder, signature, arguments):
+        function_type = ir.FunctionType(ir.VoidType(), [arguments[0].type])
+        builder.call(cgutils.get_or_insert_function(builder.module, function_type, "use_room"), arguments)
+        return context.get_dummy_value()
+
+    return types.none(start), generate
 
 
 @njit(**STRICT)
 def sum_layer(activation, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
-    separate_bias = bias_scale[0] != ZERO
-    cpu.add_up_layer(
-        activation, separate_bias, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
-    )
+    if bias_scale[0] != ZERO:  # two loops, either of which vectorises
+        cpu.add_up_layer(
+            activation, True, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
+        )
+    else:
+        cpu.add_up_layer(
+            activation, False, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
+        )
 
 
 def propagate(
     activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms, orthogonal,
-    seed_low, seed_high, trial, out, room, integers, singles,
+    seed_low, seed_high, first_trial, out, room,
 ):  # fmt: skip
-    """One network, forward and back: what `vgp_kernels.propagate` gives for this trial, to the bit.
+    """LANES plain networks, forward and back: what `vgp_kernels.propagate` gives for these trials, to the bit.
 
-    `out`: ln RMS h (depth + 1), ln |∂E/∂h| (depth + 1) and ln |∂E/∂W| (depth), one after the other. Room to work in:
-    11(depth + 1) + 5 float64, depth + 1 int64, 10 float32.
+    `out`: ln RMS h (depth + 1), ln |∂E/∂h| (depth + 1) and ln |∂E/∂W| (depth), one after the other, each of LANES numbers.
     """
+    use_room(room)
     layers = depth + 1
-    results = carray(out, (2 * layers + depth, 1))
-    sums = carray(room, (layers, SUMS, 1))
-    flat = carray(room, (11 * layers + 5, 1))
-    exponents, single = carray(integers, (layers, 1)), carray(singles, (SUMS + 2, 1))
+    results = carray(out, (2 * layers + depth, LANES))
+    single = np.empty((SUMS + 2, LANES), np.float32)
     single[:] = ZERO  # no bias of its own, unless take_block finds one
     cpu.take_block(
         sum_layer, activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
-        orthogonal != 0, SHRINKS[activation], GROWS[activation], seed_low, seed_high, trial, 1,
-        results[:layers], results[layers : 2 * layers], results[2 * layers :],
-        sums, (flat[8 * layers : 9 * layers], flat[9 * layers : 10 * layers], flat[10 * layers : 11 * layers]),
-        exponents, single, flat[11 * layers :],
+        orthogonal != 0, SHRINKS[activation], GROWS[activation], seed_low, seed_high, first_trial, LANES,
+        results[:layers], results[layers : 2 * layers], results[2 * layers :], np.empty((layers, SUMS, LANES)),
+        np.empty((3, layers, LANES)), np.empty((layers, LANES), np.int64), single, np.empty((5, LANES)),
     )  # fmt: skip
 
 
-def moments(activation, root, out):
-    """E φ², E φ′² and E φφ′Z at √q Z, Z ~ N(0, 1), for root = √q: composite Gauss-Legendre quadrature.
+@njit(**STRICT)
+def activate(activation, u, n, factors, slope):
+    batch.apply_activation(activation, u, n, factors, slope)
+
+
+def propagate_blocks(
+    activation, depth, width, input_width, batch_size, first, second, residual, norm, norm_place, orthogonal, first_scale,
+    scale, bias_scale, residual_scale, input_rms, input_correlation, seed_low, seed_high, trial, out, room,
+):  # fmt: skip
+    """One network with norms, skips or several inputs (`batch.Block`), to the bit.
+
+    `out`: ln RMS h (depth + 1), ln |∂E/∂h| (depth + 1), the mean cosines of h (depth + 1) and of ∂E/∂h (depth + 1), and
+    ln |∂E/∂W| (depth, or twice as many), one after the other.
+    """
+    use_room(room)
+    layers, weights = np.int64(depth) + 1, np.int64(2 if first and second else 1)
+    block = batch.Block(
+        np.int64(activation), np.int64(depth), np.int64(width), np.int64(input_width), np.int64(batch_size),
+        first != 0, second != 0, residual != 0, np.int64(norm), np.int64(norm_place), orthogonal != 0, first_scale, scale,
+        bias_scale, residual_scale, input_rms, input_correlation, False, SHRINKS[activation], GROWS[activation],
+    )  # fmt: skip
+    curves, of_weights = carray(out, (4, 1, layers)), carray(out, (4 * layers + weights * depth,))[4 * layers :]
+    batch.take_networks(
+        activate, block, block.depth, seed_low, seed_high, trial,
+        curves[0], curves[1], np.expand_dims(of_weights, 0), curves[2], curves[3],
+    )  # fmt: skip
+
+
+def moments(activation, root, out, room):
+    """E φ², E φ′², E φφ′Z and E φ at √q Z, Z ~ N(0, 1), for root = √q: composite Gauss-Legendre quadrature.
 
     The panels are at most 1 long, shrink towards 0 like 1/√q, and meet at the kinks, which are 0 and ±1.
     """
-    sums = carray(out, 3)
-    mean_square, mean_slope, growth = 0.0, 0.0, 0.0
+    use_room(room)
+    sums, terms = carray(out, 4), np.empty((4, NODES.size))
+    sums[:] = 0.0
     for positive in range(2):
         side = 1.0 if positive else -1.0
         start, mark = 0.0, 0.5 / max(root, 1e-3)
@@ -194,15 +315,17 @@ def moments(activation, root, out):
                 mark *= 2.0
             end = min(min(mark, start + 1.0), EDGE)
             middle, half = 0.5 * (start + end), 0.5 * (end - start)
-            for node in range(2 * NODES.size):
-                z = side * (middle + half * (NODES[node // 2] if node % 2 else -NODES[node // 2]))
-                value, slope = value_and_slope(activation, f32(root * z))
-                weight = half * WEIGHTS[node // 2] * f64(DENSITY_AT_0 * exp_of_minus_square(ROOT_HALF * f32(z)))
-                mean_square += weight * f64(value) * f64(value)
-                mean_slope += weight * f64(slope) * f64(slope)
-                growth += weight * f64(value) * f64(slope) * z
+            for node in range(NODES.size):
+                z = side * (middle + half * NODES[node])
+                phi, phi_slope = value_and_slope(activation, f32(root * z))
+                value, slope = f64(phi), f64(phi_slope)
+                weight = half * WEIGHTS[node] * f64(DENSITY_AT_0 * exp_of_minus_square(ROOT_HALF * f32(z)))
+                terms[0, node], terms[1, node] = weight * value * value, weight * slope * slope
+                terms[2, node], terms[3, node] = weight * value * slope * z, weight * value
+            for row in range(4):
+                for node in range(NODES.size):
+                    sums[row] += terms[row, node]
             start = end
-    sums[0], sums[1], sums[2] = mean_square, mean_slope, growth
 
 
 def value_and_slope_at(activation, z, out):
@@ -211,14 +334,14 @@ def value_and_slope_at(activation, z, out):
     both[0], both[1] = value_and_slope(activation, f32(z))
 
 
-LONG, WORD, DOUBLE = types.int64, types.uint32, types.float64
-DOUBLES, LONGS, SINGLES = (types.CPointer(kind) for kind in (DOUBLE, LONG, types.float32))
-INT = types.int32
+INT, WORD, DOUBLE, DOUBLES = types.int32, types.uint32, types.float64, types.CPointer(types.float64)
 
 ENTRIES = {
     "propagate": (propagate, types.void(
-        INT, INT, INT, INT, DOUBLE, DOUBLE, DOUBLE, DOUBLE, INT, WORD, WORD, WORD, DOUBLES, DOUBLES, LONGS, SINGLES)),
-    "moments": (moments, types.void(INT, DOUBLE, DOUBLES)),
+        INT, INT, INT, INT, DOUBLE, DOUBLE, DOUBLE, DOUBLE, INT, WORD, WORD, WORD, DOUBLES, DOUBLES)),
+    "propagate_blocks": (propagate_blocks, types.void(
+        *[INT] * 11, *[DOUBLE] * 6, WORD, WORD, WORD, DOUBLES, DOUBLES)),
+    "moments": (moments, types.void(INT, DOUBLE, DOUBLES, DOUBLES)),
     "value_and_slope": (value_and_slope_at, types.void(INT, DOUBLE, DOUBLES)),
 }  # fmt: skip
 
@@ -246,43 +369,239 @@ def compiled(entries) -> bytes:
     """The module of these entries, {name: (function, signature)}; for a process set up as ENVIRONMENT says."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    for name in ("use_room", "activation_by_number"):
+        llvm.add_symbol(name, 1)  # Numba links what it compiles; nothing is run here
+    for option in VECTORISER:
+        llvm.set_option("", option)
     machine = llvm.Target.from_triple(TRIPLE).create_target_machine(
         cpu="generic", features=FEATURES, opt=3, reloc="static", codemodel="default"
     )
-    single, double = types.float32, types.float64
-    emulations = {"fma32": (fma32, single(single, single, single)), "fma64": (fma64, double(double, double, double))}
     whole = llvm.parse_assembly("")
     whole.triple, whole.data_layout = TRIPLE, str(machine.target_data)
-    for name, (function, signature) in (entries | emulations).items():
-        whole.link_in(translated(name, function, signature, machine))
-    for value in [*whole.functions, *whole.global_variables]:
-        if not value.is_declaration and value.name not in entries:
+
+    def link(text):
+        part = llvm.parse_assembly(text)
+        part.triple, part.data_layout = whole.triple, whole.data_layout
+        whole.link_in(part)
+
+    single, double, singles, longs = (
+        types.float32,
+        types.float64,
+        types.CPointer(types.float32),
+        types.CPointer(types.uint64),
+    )
+    parts = entries | {
+        "fma32": (fma32, single(single, single, single)),
+        "fma64": (fma64, double(double, double, double)),
+        "fma64_in_lanes": (fma64_in_lanes, types.void(DOUBLES, DOUBLES, DOUBLES, DOUBLES)),
+        "activation_in_lanes": (activation_in_lanes, types.void(types.int64, singles, longs)),
+    }
+    for text in [
+        *(translated(name, *entry) for name, entry in parts.items()),
+        SUPPORT,
+        VECTORS,
+        wide_fma64(frames.LANES),
+    ]:
+        link(text)
+    ours = [value for value in [*whole.functions, *whole.global_variables] if not value.is_declaration]
+    for value in ours:
+        if value.name not in {*entries, *FOR_VECTORISER} and not value.name.startswith("llvm."):
             value.linkage = "internal"
-    for name in emulations:
-        whole.get_function(name).add_function_attribute("alwaysinline")
-    for function in whole.functions:
-        if fma32_hard.__name__ in function.name:
-            function.add_function_attribute("noinline")  # rare
+    for name in ("fma32", "fma64"):
+        whole.get_function(name).add_function_attribute("noinline")
     whole.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.slp_vectorization = False
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(whole, passes)
+    whole = llvm.parse_assembly(re.sub(r"(?m)^@llvm\.compiler\.used = .*\n", "", str(whole)))
+    link(FMA32X4)
+    for name in FOR_VECTORISER:
+        whole.get_function(name).linkage = "internal"
     return with_exports(machine.emit_object(whole), list(entries))
 
 
-def translated(name, function, signature, machine):
-    """The LLVM module of one C function, for WebAssembly, with fused multiply-adds by name."""
+def translated(name, function, signature) -> str:
+    """One C function in LLVM's language, fit for WebAssembly, with fused multiply-adds by name."""
     compiled_here = cfunc(signature, **STRICT)(function if not hasattr(function, "py_func") else function.py_func)
     text = compiled_here.inspect_llvm().replace(compiled_here.native_name, name)
     text = re.sub(r"(?m)^target (datalayout|triple) = .*\n", "", text)
-    text = re.sub(r"(?m)^\s*call void @NRT_(inc|dec)ref\(.*\n", "", text)  # views own nothing
-    text = re.sub(r"\bnoinline\b", "nounwind", text)  # Numba keeps what a C function calls apart
+    text = re.sub(r"(?m)^\s*call void @NRT_(inc|dec)ref\(.*\n", "", text)  # nothing is freed but all at once
+    text = re.sub(r"(?m)( call .*\)) #\d+$", r"\1", text)  # Numba keeps what a C function calls apart
+    text = re.sub(r"@llvm\.fma\.v(\d+)f64\(", r"@fma64x\1(", text)
     text = re.sub(r"@llvm\.fma\.f(32|64)\(", r"@fma\1(", text)
-    text = text.replace("@sqrtf(", "@llvm.sqrt.f32(").replace("@sqrt(", "@llvm.sqrt.f64(")  # instructions, not calls
-    translation = llvm.parse_assembly(text)
-    translation.triple, translation.data_layout = TRIPLE, str(machine.target_data)
-    return translation
+    for wide, arguments in WIDE.items():
+        variant = f'"vector-function-abi-variant"="_ZGV_LLVM_N{LANES}{arguments}_{wide}({wide}x{LANES})"'
+        text = re.sub(rf"( call \w+ @{wide}\(.*\))", rf"\1 {variant}", text)
+    text = text.replace("@llvm.smul.with.overflow.i64(", "@product_of_sizes(")
+    return text.replace("@sqrtf(", "@llvm.sqrt.f32(").replace("@sqrt(", "@llvm.sqrt.f64(")  # instructions, not calls
+
+
+def wide_fma64(count: int) -> str:
+    """fma64x{count}, LANES at a time, in LLVM's language."""
+    wide, vector = f"<{count} x double>", f"<{LANES} x double>"
+    lines = [f"declare {vector} @fma64x{LANES}({vector}, {vector}, {vector})"]
+    lines.append(f"define {wide} @fma64x{count}({wide} %a, {wide} %b, {wide} %c) {{")
+    for first in range(0, count, LANES):
+        here = ", ".join(f"i32 {i}" for i in range(first, first + LANES))
+        lines += [f"  %{x}{first} = shufflevector {wide} %{x}, {wide} poison, <{LANES} x i32> <{here}>" for x in "abc"]
+        operands = ", ".join(f"{vector} %{x}{first}" for x in "abc")
+        lines.append(f"  %part{first} = call {vector} @fma64x{LANES}({operands})")
+    parts, size = [f"%part{first}" for first in range(0, count, LANES)], LANES
+    while len(parts) > 1:
+        half, size = f"<{size} x double>", 2 * size
+        here = ", ".join(f"i32 {i}" for i in range(size))
+        pairs = list(zip(parts[::2], parts[1::2], strict=True))
+        parts = [f"%of{size}_{i}" for i in range(len(pairs))]
+        lines += [
+            f"  {name} = shufflevector {half} {left}, {half} {right}, <{size} x i32> <{here}>"
+            for name, (left, right) in zip(parts, pairs, strict=True)
+        ]
+    return "\n".join([*lines, f"  ret {wide} {parts[0]}", "}"])
+
+
+# What the vectoriser calls for LANES numbers at once. The scalar activation is one lane of it.
+VECTORS = """
+declare void @fma64_in_lanes(ptr, ptr, ptr, ptr)
+declare void @activation_in_lanes(i64, ptr, ptr)
+declare float @fma32(float, float, float)
+declare <4 x float> @fma32x4(<4 x float>, <4 x float>, <4 x float>) nounwind willreturn memory(none)
+@llvm.compiler.used = appending global [1 x ptr] [ptr @fma32x4], section "llvm.metadata"
+
+define <4 x double> @fma64x4(<4 x double> %a, <4 x double> %b, <4 x double> %c) noinline nounwind {
+  %from_a = alloca <4 x double>
+  %from_b = alloca <4 x double>
+  %from_c = alloca <4 x double>
+  %to = alloca <4 x double>
+  store <4 x double> %a, ptr %from_a
+  store <4 x double> %b, ptr %from_b
+  store <4 x double> %c, ptr %from_c
+  call void @fma64_in_lanes(ptr %from_a, ptr %from_b, ptr %from_c, ptr %to)
+  %out = load <4 x double>, ptr %to
+  ret <4 x double> %out
+}
+
+define <4 x i64> @activation_by_numberx4(i64 %number, <4 x float> %z) noinline nounwind {
+  %from = alloca <4 x float>
+  %to = alloca <4 x i64>
+  store <4 x float> %z, ptr %from
+  call void @activation_in_lanes(i64 %number, ptr %from, ptr %to)
+  %out = load <4 x i64>, ptr %to
+  ret <4 x i64> %out
+}
+
+define i64 @activation_by_number(i64 %number, float %z) noinline nounwind willreturn memory(none) {
+  %four = insertelement <4 x float> zeroinitializer, float %z, i32 0
+  %out = call <4 x i64> @activation_by_numberx4(i64 %number, <4 x float> %four)
+  %one = extractelement <4 x i64> %out, i32 0
+  ret i64 %one
+}
+"""
+
+ONE_BY_ONE = "\n".join(
+    f"""
+  %a{i} = extractelement <4 x float> %a, i32 {i}
+  %b{i} = extractelement <4 x float> %b, i32 {i}
+  %c{i} = extractelement <4 x float> %c, i32 {i}
+  %exact{i} = call float @fma32(float %a{i}, float %b{i}, float %c{i})
+  %to{i} = insertelement <4 x float> {f"%to{i - 1}" if i else "poison"}, float %exact{i}, i32 {i}"""
+    for i in range(LANES)
+)
+
+# `fma32` for four, one by one where one of them is hard. It is linked last: LLVM finds f32x4.demote_f64x2_zero only where
+# its optimiser has not been.
+FMA32X4 = f"""
+declare float @fma32(float, float, float)
+declare <4 x float> @llvm.fabs.v4f32(<4 x float>)
+declare i1 @llvm.vector.reduce.or.v4i1(<4 x i1>)
+declare <16 x i8> @llvm.wasm.shuffle(<16 x i8>, <16 x i8>, {", ".join(["i32"] * 16)})
+
+define <4 x float> @fma32x4(<4 x float> %a, <4 x float> %b, <4 x float> %c) nounwind {{
+  %wide_a = fpext <4 x float> %a to <4 x double>
+  %wide_b = fpext <4 x float> %b to <4 x double>
+  %wide_c = fpext <4 x float> %c to <4 x double>
+  %product = fmul <4 x double> %wide_a, %wide_b
+  %total = fadd <4 x double> %product, %wide_c
+  %left = shufflevector <4 x double> %total, <4 x double> poison, <2 x i32> <i32 0, i32 1>
+  %right = shufflevector <4 x double> %total, <4 x double> poison, <2 x i32> <i32 2, i32 3>
+  %left_two = fptrunc <2 x double> %left to <2 x float>
+  %right_two = fptrunc <2 x double> %right to <2 x float>
+  %left_four = shufflevector <2 x float> %left_two, <2 x float> zeroinitializer, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %right_four = shufflevector <2 x float> %right_two, <2 x float> zeroinitializer, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %left_bytes = bitcast <4 x float> %left_four to <16 x i8>
+  %right_bytes = bitcast <4 x float> %right_four to <16 x i8>
+  %bytes = call <16 x i8> @llvm.wasm.shuffle(<16 x i8> %left_bytes, <16 x i8> %right_bytes,
+    {", ".join(f"i32 {i}" for i in (*range(8), *range(16, 24)))})
+  %rounded = bitcast <16 x i8> %bytes to <4 x float>
+  %bits = bitcast <4 x double> %total to <4 x i64>
+  %low = trunc <4 x i64> %bits to <4 x i32>
+  %below = and <4 x i32> %low, splat (i32 {BELOW_FLOAT32})
+  %halfway = icmp eq <4 x i32> %below, splat (i32 {HALFWAY})
+  %size = call <4 x float> @llvm.fabs.v4f32(<4 x float> %rounded)
+  %tiny = fcmp ole <4 x float> %size, splat (float {SMALLEST_NORMAL:#x})
+  %hard = or <4 x i1> %halfway, %tiny
+  %any = call i1 @llvm.vector.reduce.or.v4i1(<4 x i1> %hard)
+  br i1 %any, label %one_by_one, label %easy
+easy:
+  ret <4 x float> %rounded
+one_by_one:
+{ONE_BY_ONE}
+  ret <4 x float> %to3
+}}
+"""
+
+# What Numba's arrays and errors need. An array is 32 bytes of head, whose fourth field is where its data are, and these.
+SUPPORT = """
+@heap = internal global i32 0
+declare i32 @llvm.wasm.memory.size.i32(i32)
+declare i32 @llvm.wasm.memory.grow.i32(i32, i32)
+declare void @llvm.trap()
+
+define void @use_room(ptr %start) {
+  %address = ptrtoint ptr %start to i32
+  store i32 %address, ptr @heap
+  ret void
+}
+
+define nonnull ptr @NRT_MemInfo_alloc_aligned(i64 %size, i32 %align) noinline {
+  %start = load i32, ptr @heap
+  %bytes = trunc i64 %size to i32
+  %with_head = add i32 %bytes, 63
+  %beyond = add i32 %start, %with_head
+  %end = and i32 %beyond, -32
+  store i32 %end, ptr @heap
+  %there = call i32 @llvm.wasm.memory.size.i32(i32 0)
+  %last = lshr i32 %end, 16
+  %fits = icmp ult i32 %last, %there
+  br i1 %fits, label %done, label %grow
+grow:
+  %missing = sub i32 %last, %there
+  %more = add i32 %missing, 16
+  %before = call i32 @llvm.wasm.memory.grow.i32(i32 0, i32 %more)
+  %failed = icmp eq i32 %before, -1
+  br i1 %failed, label %fail, label %done
+fail:
+  call void @llvm.trap()
+  unreachable
+done:
+  %head = inttoptr i32 %start to ptr
+  %data = getelementptr i8, ptr %head, i32 32
+  %field = getelementptr { i64, ptr, ptr, ptr, i64 }, ptr %head, i32 0, i32 3
+  store ptr %data, ptr %field
+  ret ptr %head
+}
+
+define { i64, i1 } @product_of_sizes(i64 %a, i64 %b) {
+  %ab = mul i64 %a, %b
+  %pair = insertvalue { i64, i1 } zeroinitializer, i64 %ab, 0
+  ret { i64, i1 } %pair
+}
+
+define void @numba_gil_ensure(ptr %state) noreturn {
+  call void @llvm.trap()
+  unreachable
+}
+"""
 
 
 # LLVM's object file is a module but for its exports (WebAssembly core specification, 5.5; tool-conventions, Linking)

@@ -2,7 +2,8 @@
 
      vgpInstruments.add("name", {
        title,                     what it is, for people
-       controls: [...],           { name, label, min, max, step, value, log, whole, format } or { name, label, options, value, row }
+       controls: [...],           { name, label, min, max, step, value, log, whole, format } or { name, label, options, value, row },
+                                  either with off(state): whether it means nothing in this state
        columns,                   optional: of controls, 3 unless given
        address: true,             optional: the state is kept in the page's address
        ask(state),                { key: [kernel function, arguments] }, computed in workers; {} if nothing is needed
@@ -147,81 +148,75 @@ const vgpInstruments = (() => {
       `<details><summary>The numbers of this figure</summary><div class="instrument-table">${tableHtml(drawn.rows)}</div></details>`;
   }
 
-  // Workers: every kernel call is cut into tasks, and a newer state drops what is left of an older one
+  // The kernels: in this page for what takes a few milliseconds, in workers for sampled networks. These are cut into
+  // tasks, and a newer state drops what is left of an older one.
 
-  const PIECE = 4;  // networks per task
-  let pool = null;
+  const PIECE = 4;  // plain networks per task: the kernel takes so many at once
+  let starting = null;
 
-  function workers() {
-    if (pool) return pool;
-    const source = `${vgpKernels}
-      let kernels;
-      onmessage = ({ data }) => {
-        try {
-          if (data.bytes) kernels = vgpKernels(data.bytes, data.activations);
-          else postMessage({ answer: kernels[data.call](data.options) });
-        } catch (error) { postMessage({ error: String(error) }); }
-      };`;
-    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-    const bytes = Uint8Array.from(atob(VGP_DATA.wasm), (c) => c.charCodeAt(0));
-    pool = { idle: [], queue: [] };
-    for (let i = 0; i < Math.min(4, navigator.hardwareConcurrency || 1); i++) {
-      const worker = new Worker(address);
-      worker.postMessage({ bytes, activations: VGP_DATA.activations });
-      pool.idle.push(worker);
-    }
-    return pool;
+  function engine() {
+    const packed = () => new Blob([Uint8Array.from(atob(VGP_DATA.wasm), (c) => c.charCodeAt(0))]);
+    starting ??= new Response(packed().stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer().then((bytes) => {
+      const source = `${vgpKernels}
+        let kernels;
+        onmessage = ({ data }) => {
+          try {
+            if (data.bytes) kernels = vgpKernels(data.bytes, data.activations);
+            else postMessage({ answer: kernels.propagate(data.options) });
+          } catch (error) { postMessage({ error: String(error) }); }
+        };`;
+      const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+      const idle = Array.from({ length: Math.min(4, navigator.hardwareConcurrency || 1) }, () => new Worker(address));
+      for (const worker of idle) worker.postMessage({ bytes, activations: VGP_DATA.activations });
+      return { kernels: vgpKernels(bytes, VGP_DATA.activations), idle, queue: [] };
+    });
+    return starting;
   }
 
-  function work() {
-    const { idle, queue } = workers();
-    while (idle.length && queue.length) {
-      const worker = idle.pop(), task = queue.shift();
+  function work(pool) {
+    while (pool.idle.length && pool.queue.length) {
+      const worker = pool.idle.pop(), task = pool.queue.shift();
       worker.onmessage = ({ data }) => {
-        idle.push(worker);
-        work();
+        pool.idle.push(worker);
+        work(pool);
         task.done(data);
       };
-      worker.postMessage({ call: task.call, options: task.options });
+      worker.postMessage({ options: task.options });
     }
   }
 
-  /* Answers to the questions; onPart is called whenever some of them have come. */
-  function compute(owner, questions, onPart, onError) {
-    const { queue } = workers(), answers = {}, parts = {};
-    pool.queue = queue.filter((task) => task.owner !== owner);
+  /* Answers to the questions; onPart is called at once, and whenever some networks have come. */
+  function compute(pool, owner, questions, onPart, onError) {
+    const answers = {};
     let open = 0;
-    const finish = (data, accept) => {
-      if (owner.questions !== questions) return;
-      if (data.error) return onError(data.error);
-      accept(data.answer);
-      open -= 1;
-      onPart(answers, open === 0);
-    };
     owner.questions = questions;
-    const long = [];
+    pool.queue = pool.queue.filter((task) => task.owner !== owner);
     for (const [key, [call, options]] of Object.entries(questions)) {
       if (call !== "propagate") {
-        open += 1;
-        pool.queue.push({ owner, call, options, done: (data) => finish(data, (answer) => { answers[key] = answer; }) });
+        answers[key] = pool.kernels[call](options);
         continue;
       }
-      parts[key] = [];
-      for (let first = 0; first < options.trials; first += PIECE) {
+      const piece = options.normalisation || options.residual ? 1 : PIECE, parts = [];
+      for (let first = 0; first < options.trials; first += piece) {
         open += 1;
-        long.push({ owner, call, options: { ...options, first, trials: Math.min(PIECE, options.trials - first) }, done: (data) => finish(data, (flow) => {
-          parts[key][first / PIECE] = flow;
-          const there = parts[key].filter(Boolean);  // in the order of the trials, whichever worker was first
-          answers[key] = Object.fromEntries(Object.keys(flow).map((name) => [name, there.flatMap((one) => one[name])]));
-        }) });
+        pool.queue.push({ owner, options: { ...options, first, trials: Math.min(piece, options.trials - first) }, done: ({ answer, error }) => {
+          if (owner.questions !== questions) return;
+          if (error) return onError(error);
+          parts[first / piece] = answer;
+          const there = parts.filter(Boolean);  // in the order of the trials, whichever worker was first
+          answers[key] = Object.fromEntries(Object.keys(answer).map((name) => [name, there.flatMap((one) => one[name])]));
+          open -= 1;
+          onPart(answers, open === 0);
+        } });
       }
     }
-    pool.queue.push(...long);
-    if (open === 0) onPart(answers, true);
-    work();
+    onPart(answers, open === 0);
+    work(pool);
   }
 
   // Life
+
+  const PATIENCE = 25;  // milliseconds until networks are drawn though not all are there
 
   function fromAddress(name, state) {
     const query = new URLSearchParams(location.search);
@@ -251,12 +246,17 @@ const vgpInstruments = (() => {
   function start(element) {
     const name = element.dataset.instrument, instrument = known[name];
     const state = initial(name), owner = {};
+    let pool = null;
     const part = (selector) => element.querySelector(selector);
     const figure = part(".instrument-figure"), inputs = new Map();
-    let frame = 0, saying = 0, asked = 0;
+    let frame = 0, saying = 0, shown = -Infinity;
     if (instrument.address) fromAddress(name, state);
 
+    /* What theory says at once; then all networks, or those that are there after a while. */
     function show(answers, complete) {
+      const now = performance.now();
+      if (!complete && now - shown < PATIENCE) return;
+      shown = now;
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => {
         const drawn = instrument.draw(state, answers);
@@ -270,27 +270,32 @@ const vgpInstruments = (() => {
         element.dataset.networks = drawn.networks ?? "";
         if (complete) {
           element.dataset.state = "ready";
-          element.dataset.milliseconds = Math.round(performance.now() - asked);
           clearTimeout(saying);
           saying = setTimeout(() => { part("[role=status]").textContent = part(".verdict").firstElementChild.textContent; }, 500);
         }
       });
     }
 
+    function failed(error) {
+      part("[role=status]").textContent = error;
+      element.dataset.state = "failed";
+    }
+
     function update() {
+      if (!pool) return;  // it will be called when the kernels are there
       element.dataset.state = "busy";
-      asked = performance.now();
+      shown = -Infinity;
       for (const [control, input] of inputs) {
+        input.disabled = control.off?.(state) ?? false;
         const words = control.options ? "" : written(control, state[control.name]);
         if (control.options) { input.value = state[control.name]; continue; }
         input.value = toSlider(control, state[control.name]);
         input.setAttribute("aria-valuetext", words);
         input.previousElementSibling.textContent = words;
       }
-      compute(owner, instrument.ask(state), show, (error) => {
-        part("[role=status]").textContent = error;
-        element.dataset.state = "failed";
-      });
+      try {
+        compute(pool, owner, instrument.ask(state), show, failed);
+      } catch (error) { failed(error); }
     }
 
     for (const control of instrument.controls) {
@@ -315,9 +320,12 @@ const vgpInstruments = (() => {
       figure.addEventListener("pointermove", (event) => { if (figure.hasPointerCapture(event.pointerId)) move(event); });
     }
 
-    if (typeof WebAssembly === "undefined" || typeof Worker === "undefined") return;  // the first state stays, its controls off
-    part("fieldset").disabled = false;
-    update();
+    if (typeof WebAssembly === "undefined" || typeof DecompressionStream === "undefined") return;  // the first state stays, its controls off
+    engine().then((found) => {
+      pool = found;
+      part("fieldset").disabled = false;
+      update();
+    }, failed);
   }
 
   return { add, html, start, chart, significant, power, tenTo, quantile, superscript, escape, ticks, HEIGHT, WIDTH, phi };

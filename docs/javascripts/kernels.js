@@ -5,12 +5,7 @@ function vgpKernels(bytes, activations) {
   const stack = new WebAssembly.Global({ value: "i32", mutable: true }, 65536);
   const module = new WebAssembly.Module(bytes);
   const wasm = new WebAssembly.Instance(module, { env: { __linear_memory: memory, __stack_pointer: stack } }).exports;
-  const BASE = 131072;  // below: the module's own data and its stack
-
-  function room(doubles) {
-    const missing = BASE + 8 * doubles - memory.buffer.byteLength;
-    if (missing > 0) memory.grow(Math.ceil(missing / 65536));
-  }
+  const BASE = 131072, LANES = 4;  // below: the module's own data and its stack; networks per call
 
   const number = (name) => {
     const index = activations.findIndex((phi) => phi.name === name);
@@ -18,21 +13,45 @@ function vgpKernels(bytes, activations) {
     return index;
   };
 
+  /* Calls the kernel with room for so many numbers, and for what else it needs above them; gives the numbers. */
+  function called(kernel, size, ...options) {
+    const missing = BASE + 8 * size + 64 - memory.buffer.byteLength;
+    if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+    kernel(...options, BASE, (BASE + 8 * size + 63) & -64);
+    return new Float64Array(memory.buffer, BASE, size);
+  }
+
+  const PLACES = { none: 0, input: 1, middle: 2, output: 3 }, NORMS = { batch: 1, batch_inference: 2, layer: 3, rms: 4 };
+
   /* Trials first … first + trials - 1 of vgp_kernels.propagate, to the bit: one array per network. */
-  function propagate({ activation, depth, width, weightVariance, biasVariance, orthogonal = false, inputWidth = width,
-    firstWeightVariance = weightVariance, inputRms = 1, seed = 0, first = 0, trials }) {
-    const layers = depth + 1, size = 2 * layers + depth;
-    const work = BASE + 8 * size, integers = work + 8 * (11 * layers + 5), singles = integers + 8 * layers;
-    room(size + 12 * layers + 16);
+  function propagate({ activation, depth, width, weightVariance, biasVariance = 0, orthogonal = false, inputWidth = width,
+    firstWeightVariance = weightVariance, inputRms = 1, batchSize = 1, inputCorrelation = 0, normalisation = null,
+    normPosition = "pre", residual = null, residualScale = 1, seed = 0, first = 0, trials }) {
+    const layers = depth + 1, index = number(activation), low = seed % 4294967296, high = Math.floor(seed / 4294967296);
     const flow = { logSignal: [], logGradient: [], logWeightGradient: [] };
-    const low = seed % 4294967296, high = Math.floor(seed / 4294967296);
+    const keep = (signal, gradient, weights) => {
+      flow.logSignal.push(signal); flow.logGradient.push(gradient); flow.logWeightGradient.push(weights);
+    };
+    if (batchSize === 1 && !normalisation && !residual) {
+      for (let trial = first; trial < first + trials; trial += LANES) {
+        const out = called(wasm.propagate, (2 * layers + depth) * LANES, index, depth, width, inputWidth, weightVariance,
+          firstWeightVariance, biasVariance, inputRms, orthogonal ? 1 : 0, low, high, trial);
+        for (let lane = 0; lane < LANES && trial + lane < first + trials; lane++) {
+          const curve = (from, count) => Float64Array.from({ length: count }, (_, i) => out[(from + i) * LANES + lane]);
+          keep(curve(0, layers), curve(layers, layers), curve(2 * layers, depth));
+        }
+      }
+      return flow;
+    }
+    const one = residual !== "preactivation", two = residual === "preactivation" || residual === "two_weights";
+    const place = !normalisation ? "none" : normPosition === "post" ? "output" : two ? "input" : "middle";
+    const scale = (variance, fanIn) => orthogonal ? Math.sqrt(variance) : Math.sqrt(variance) / Math.sqrt(fanIn);
     for (let trial = first; trial < first + trials; trial++) {
-      wasm.propagate(number(activation), depth, width, inputWidth, weightVariance, firstWeightVariance, biasVariance,
-        inputRms, orthogonal ? 1 : 0, low, high, trial, BASE, work, integers, singles);
-      const out = new Float64Array(memory.buffer, BASE, size);
-      flow.logSignal.push(out.slice(0, layers));
-      flow.logGradient.push(out.slice(layers, 2 * layers));
-      flow.logWeightGradient.push(out.slice(2 * layers, size));
+      const out = called(wasm.propagate_blocks, 4 * layers + depth * (one && two ? 2 : 1), index, depth, width, inputWidth,
+        batchSize, one ? 1 : 0, two ? 1 : 0, residual ? 1 : 0, NORMS[normalisation] || 0, PLACES[place], orthogonal ? 1 : 0,
+        scale(firstWeightVariance, inputWidth), scale(weightVariance, width), Math.sqrt(biasVariance), residualScale, inputRms,
+        inputCorrelation, low, high, trial);
+      keep(out.slice(0, layers), out.slice(layers, 2 * layers), out.slice(4 * layers));
     }
     return flow;
   }
@@ -48,7 +67,7 @@ function vgpKernels(bytes, activations) {
   const LOG_SMALL = Math.log(1e-28), LOG_LARGE = Math.log(1e28), MARGINAL = 1e-9;
   const logSum = (x, y) => Math.max(x, y) + (x === y ? Math.LN2 : Math.log1p(Math.exp(-Math.abs(x - y))));
 
-  /* ln E φ², E φ′² and d/dq E φ² at q = e^logQ. */
+  /* ln E φ², E φ′², d/dq E φ² and E φ/√(E φ²) at q = e^logQ. */
   function moments(activation, logQ) {
     const index = number(activation), phi = activations[index];
     let near = logQ;
@@ -56,46 +75,80 @@ function vgpKernels(bytes, activations) {
     if (!phi.isBounded) near = Math.min(near, LOG_LARGE);
     near = Math.min(Math.max(near, -500), 200);
     const root = Math.exp(near / 2);
-    wasm.moments(index, root, BASE);
-    const [square, slope, growth] = new Float64Array(memory.buffer, BASE, 3);
+    const [square, slope, growth, mean] = called(wasm.moments, 4, index, root);
     const scaled = phi.vanishesAtZero && logQ < near || !phi.isBounded && logQ > near;
-    return { logValue: Math.log(square) + (scaled ? logQ - near : 0), slope, growth: growth / root };
+    return { logValue: Math.log(square) + (scaled ? logQ - near : 0), slope, growth: growth / root, mean: mean / Math.sqrt(square) };
   }
 
-  /* Theory for one network: see vgp_kernels.mean_field. */
-  function meanField({ activation, depth, width, weightVariance, biasVariance }) {
-    const logWeights = Math.log(weightVariance), logBiases = Math.log(biasVariance);
-    const step = (logQ) => logSum(logWeights + moments(activation, logQ).logValue, logBiases);
-    const first = logSum(logWeights, logBiases);
-    const logVariance = [], logValue = [], logSlope = [];
-    let current = first, drift = NaN;
+  /* One step of a layer: forward on second moments { logSquare, correlation, mean }, and `back`, by which it multiplies
+     the products of two gradients: of one input with itself, and of two inputs. See vgp_kernels.mean_field. */
+  const times = ([[a, b], [c, d]], [[e, f], [g, h]]) => [[a * e + b * g, a * f + b * h], [c * e + d * g, c * f + d * h]];
+  const multiple = (factor) => [[factor, 0], [0, factor]];
+  const operations = {
+    dense: (weightVariance, biasVariance) => ({ logSquare, correlation }) => {
+      const fromWeights = Math.log(weightVariance) + logSquare, total = logSum(fromWeights, Math.log(biasVariance));
+      return { logSquare: total, correlation: 1 - (1 - correlation) * Math.exp(fromWeights - total), mean: 0, back: multiple(weightVariance) };
+    },
+    activate: (name) => ({ logSquare }) => {
+      const { logValue, slope, mean } = moments(name, logSquare);
+      return { logSquare: logValue, correlation: 1, mean, back: multiple(slope) };
+    },
+    normalise: (kind) => ({ logSquare, mean }) => {
+      const shift = kind === "layer" ? mean ** 2 : 0;
+      return { logSquare: 0, correlation: 1, mean: kind === "layer" ? 0 : mean, back: multiple(Math.exp(-logSquare) / (1 - shift)) };
+    },
+    batchNormalise: (name, size) => ({ logSquare, correlation }) => {
+      const { centredTrace, commonTrace, ...after } = activations[number(name)].batches[size];
+      const scale = size / (size - 3) / (size - 1) * Math.exp(-logSquare) / (1 - correlation);
+      const [same, other] = [scale * (centredTrace + commonTrace), scale * ((size - 1) * commonTrace - centredTrace)];
+      return { ...after, back: [[same * (size - 1) / size, other * (size - 1) / size], [-same / size, -other / size]] };
+    },
+  };
+
+  /* x + α times an independent branch. */
+  function added(kernel, branch, scale) {
+    const other = branch.logSquare + 2 * Math.log(scale), top = Math.max(kernel.logSquare, other);
+    const [x, y] = [kernel.logSquare, other].map((log) => Math.exp((log - top) / 2));
+    const square = x * x + y * y + 2 * kernel.mean * branch.mean * x * y;
+    const lost = (1 - kernel.correlation) * x * x + (1 - branch.correlation) * y * y;
+    return { logSquare: top + Math.log(square), correlation: 1 - lost / square, mean: (kernel.mean * x + branch.mean * y) / Math.sqrt(square) };
+  }
+
+  /* The curves that theory predicts for one network: plain, or normalised before φ, with or without skips of one weight. */
+  function meanField({ activation, depth, weightVariance, biasVariance = 0, batchSize = 1, normalisation = null, residual = null, residualScale = 1 }) {
+    const dense = operations.dense(weightVariance, biasVariance);
+    const phi = normalisation === "batch" ? [operations.batchNormalise(activation, batchSize)]
+      : [...normalisation ? [operations.normalise(normalisation)] : [], operations.activate(activation)];
+    const steps = residual ? [...phi, dense] : [dense, ...phi];
+    let kernel = { logSquare: 0, correlation: batchSize > 1 ? 0 : 1, mean: 0 };
+    const logVariance = [], logSignal = [0], backs = [];
     for (let layer = 0; layer < depth; layer++) {
-      const here = moments(activation, current);
-      logVariance.push(current); logValue.push(here.logValue); logSlope.push(Math.log(here.slope));
-      const next = logSum(logWeights + here.logValue, logBiases), before = drift;
-      drift = next - current;
-      const settled = Math.abs(drift) <= 1e-14 * Math.max(Math.abs(current), 1);
-      const outside = current < LOG_SMALL || current > LOG_LARGE;
-      if (layer > 1 && (settled || (outside && Math.abs(drift - before) < 1e-12))) {
-        for (let more = 1; logVariance.length < depth; more++) {
-          logVariance.push(current + (settled ? 0 : more * drift));
-          logValue.push(here.logValue + (settled ? 0 : more * drift));
-          logSlope.push(Math.log(here.slope));
-        }
-      }
-      if (logVariance.length === depth) break;
-      current = next;
+      let branch = kernel, back = multiple(1), input;
+      steps.forEach((step, i) => {
+        if (i === (residual ? 0 : 1)) input = branch.logSquare;
+        branch = step(branch);
+        back = times(back, branch.back);  // from the top down: the last step comes first
+      });
+      if (residual) back = back.map((row, i) => row.map((x, j) => (i === j ? 1 : 0) + residualScale ** 2 * x));
+      kernel = residual ? added(kernel, branch, residualScale) : branch;
+      logVariance.push(input); logSignal.push(kernel.logSquare / 2); backs.push(back);
     }
     const logGradient = new Array(depth + 1).fill(0);
+    let products = [1, 0];
     for (let layer = depth - 1; layer >= 0; layer--) {
-      logGradient[layer] = logGradient[layer + 1] + (logWeights + logSlope[layer]) / 2;
+      const [[a, b], [c, d]] = backs[layer], same = a * products[0] + b * products[1];
+      logGradient[layer] = logGradient[layer + 1] + Math.log(same) / 2;
+      products = [1, (c * products[0] + d * products[1]) / same];
     }
-    const logQ = fixedPoint(activation, step, first, biasVariance);
-    const there = moments(activation, logQ);
-    return {
-      logGradient, logVariance, logSignal: [0, ...logValue.map((x) => x / 2)], qStar: Math.exp(logQ),
-      chi1: weightVariance * there.slope, chiQ: weightVariance * there.growth,
-    };
+    return { logGradient, logVariance, logSignal };
+  }
+
+  /* Where q settles in a plain network, and what theory says of it there. */
+  function settled({ activation, weightVariance, biasVariance }) {
+    const logWeights = Math.log(weightVariance), logBiases = Math.log(biasVariance);
+    const step = (logQ) => logSum(logWeights + moments(activation, logQ).logValue, logBiases);
+    const logQ = fixedPoint(activation, step, logSum(logWeights, logBiases), biasVariance), there = moments(activation, logQ);
+    return { qStar: Math.exp(logQ), chi1: weightVariance * there.slope, chiQ: weightVariance * there.growth };
   }
 
   /* ln q*, where q flows from q_1. */
@@ -161,5 +214,5 @@ function vgpKernels(bytes, activations) {
     });
   }
 
-  return { propagate, valueAndSlope, moments, meanField, criticalPoint, varianceMap, table: ({ activation }) => table(activation) };
+  return { propagate, valueAndSlope, moments, meanField, settled, criticalPoint, varianceMap, table: ({ activation }) => table(activation) };
 }

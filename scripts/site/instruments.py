@@ -2,22 +2,26 @@
 
 import base64
 import functools
+import gzip
 import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 
 import experiment
 import style
 from py_mini_racer import MiniRacer
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, wasm
+from vgp_kernels.activations import Activation
+from vgp_kernels.moments import batch_moments
 
 SCRIPTS = experiment.ROOT / "docs" / "javascripts"
 DATA = SCRIPTS / "kernels.data.js"
 TAG = re.compile(r'<div class="instrument" data-instrument="(?P<name>[\w-]+)"></div>')
-COMPILED_FROM = "arithmetic randomness activations recursion cpu wasm".split()
+BATCH_SIZES = (8, 16, 32)  # for which a page has the theory of batch normalisation
 
 
 def names() -> list[str]:
@@ -26,26 +30,31 @@ def names() -> list[str]:
 
 
 def sources() -> str:
-    """A digest of all that the WebAssembly module is made from."""
-    files = [(experiment.KERNELS / f"{name}.py").read_bytes() for name in COMPILED_FROM]
-    return hashlib.sha256(b"".join(files) + (version("numba") + version("llvmlite")).encode()).hexdigest()
+    """A digest of all that the data come from."""
+    files = [*sorted(experiment.KERNELS.glob("*.py")), Path(style.__file__), Path(__file__)]
+    content = b"".join(file.read_bytes() for file in files) + (version("numba") + version("llvmlite")).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_data() -> None:
-    """Write what the scripts need to know from Python; compiles only if what the module is made from has changed."""
+    """Write what the scripts need to know from Python, if any of it may have changed: it takes half a minute."""
     digest = sources()
-    saved = DATA.read_text() if DATA.exists() else ""
-    if f'"sources": "{digest}"' in saved:
-        module = json.loads(saved.removeprefix("var VGP_DATA = "))["wasm"]
-    else:
-        module = base64.b64encode(wasm.module()).decode()
-    content = f"var VGP_DATA = {json.dumps(data(module, digest), ensure_ascii=False, indent=0)}\n"
-    if content != saved:
-        experiment.write(DATA, content)
+    if not DATA.exists() or f'"sources": "{digest}"' not in DATA.read_text():
+        experiment.write(DATA, f"var VGP_DATA = {json.dumps(data(digest), ensure_ascii=False, indent=0)}\n")
 
 
-def data(module: str, digest: str) -> dict:
-    """Activations in the order of their numbers, initialisers, and the module in base 64: a page from a file cannot fetch."""
+def read_data() -> dict:
+    """What the scripts know."""
+    return json.loads(DATA.read_text().removeprefix("var VGP_DATA = "))
+
+
+def module() -> bytes:
+    """The kernels as WebAssembly, as a page gets them."""
+    return gzip.decompress(base64.b64decode(read_data()["wasm"]))
+
+
+def data(digest: str) -> dict:
+    """Activations in the order of their numbers, initialisers, and the module: a page from a file cannot fetch it."""
     return {
         "sources": digest,
         "activations": [
@@ -56,6 +65,7 @@ def data(module: str, digest: str) -> dict:
                 "dark": style.dark(style.colour(phi.name)),
                 "vanishesAtZero": phi.vanishes_at_zero,
                 "isBounded": phi.is_bounded,
+                "batches": {size: batches(phi, size) for size in BATCH_SIZES},
             }
             for phi in ACTIVATIONS.values()
         ],
@@ -70,8 +80,21 @@ def data(module: str, digest: str) -> dict:
             }
             for rule in INITIALISERS.values()
         ],
-        "wasm": module,
+        "wasm": base64.b64encode(gzip.compress(wasm.module(), 9, mtime=0)).decode(),
     }
+
+
+def batches(phi: Activation, size: int) -> dict:
+    """What theory needs to know of φ after batch normalisation: see `vgp_kernels.moments.BatchMoments`."""
+    here = batch_moments(phi, size)
+    found = {
+        "logSquare": here.log_value,
+        "correlation": here.correlation,
+        "mean": here.mean,
+        "centredTrace": here.centred_trace,
+        "commonTrace": here.common_trace,
+    }
+    return {name: float(f"{value:.9g}") for name, value in found.items()}  # a page needs no more, and pays by the digit
 
 
 @functools.cache
@@ -82,8 +105,7 @@ def engine() -> MiniRacer:
         v8 = elsewhere.submit(MiniRacer).result()
     for file in [DATA, SCRIPTS / "kernels.js", SCRIPTS / "instruments.js", *(SCRIPTS / "instruments").glob("*.js")]:
         v8.eval(file.read_text() + "\n;0")
-    module = base64.b64decode(json.loads(DATA.read_text().removeprefix("var VGP_DATA = "))["wasm"])
-    v8.eval(f"var kernels = vgpKernels(new Uint8Array({list(module)}), VGP_DATA.activations); 0")
+    v8.eval(f"var kernels = vgpKernels(new Uint8Array({list(module())}), VGP_DATA.activations); 0")
     return v8
 
 

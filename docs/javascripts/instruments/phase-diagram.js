@@ -7,7 +7,7 @@
   const plane = (activation) => {
     const range = [0.2 * unit(activation), 8 * unit(activation)], marks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100];
     return chart({
-      x: range, y: [0, 1], logX: true, xLabel: "weight variance σ_w²", yLabel: "bias variance σ_b²", right: WIDTH / 2 - 4, left: 64,
+      x: range, y: [0, 1], logX: true, xLabel: "weight variance σ_w²", yLabel: "bias variance σ_b²", right: WIDTH / 2 + 10, left: 64,
       xTicks: marks.filter((v) => v >= range[0] && v <= range[1]).map((v) => [v, String(v)]),
     });
   };
@@ -42,7 +42,8 @@
     ask(state) {
       const network = { activation: state.activation, weightVariance: state.weight_variance, biasVariance: state.bias_variance };
       return {
-        theory: ["meanField", { ...network, depth: 12, width: 100 }],
+        way: ["meanField", { ...network, depth: 12 }],
+        theory: ["settled", network],
         table: ["table", { activation: state.activation }],
         map: ["varianceMap", { ...network, largest: 4 * (state.weight_variance + state.bias_variance) }],
       };
@@ -52,8 +53,8 @@
       state.weight_variance = Number(Math.min(Math.max(drawing.x(x), 0.1), 200).toPrecision(3));
       state.bias_variance = Number(Math.min(Math.max(drawing.y(y), 0), 1).toFixed(2));
     },
-    draw(state, { theory, table, map }) {
-      if (!theory || !table || !map) return null;
+    draw(state, { way, theory, table, map }) {
+      if (!way || !theory || !table || !map) return null;
       const drawing = plane(state.activation);
       for (const factor of FACTORS) {
         const points = contour(table, state.activation, factor), name = `×${factor}`;
@@ -66,7 +67,7 @@
       drawing.dot(state.weight_variance, state.bias_variance, "handle", 8);
 
       // the variance map, and the way of q from its first value
-      const logs = theory.logVariance, qs = logs.map(Math.exp).filter((q) => q < 1e6);
+      const qs = way.logVariance.map(Math.exp).filter((q) => q < 1e6);
       const largest = Math.min(map.at(-1)[0], 1.25 * Math.max(...qs.slice(0, 5), Math.min(theory.qStar, 1e5)));
       const web = chart({ x: [0, largest], y: [0, largest], xLabel: "q of this layer", yLabel: "q of the next", left: WIDTH / 2 + 70, right: 14 });
       const cobweb = [[qs[0], 0]];

@@ -29,8 +29,10 @@
       const drawing = chart({ x: [low, centre + reach], y: [0, tallest], xLabel: "log₁₀ of the gradient's norm at the input", yLabel: "networks" });
       counts.forEach((count, i) => { if (count) drawing.bar(low + i * size + size * 0.06, low + (i + 1) * size - size * 0.06, 0, count, "fill"); });
       const rms = Math.log10(alive.reduce((sum, x) => sum + 10 ** (2 * (x - alive.at(-1))), 0) / logs.length) / 2 + alive.at(-1);
-      drawing.post(predicted, "limit").text(predicted, tallest, "predicted root mean square", { dx: predicted > centre ? -6 : 6, dy: 14, anchor: predicted > centre ? "end" : "start" });
-      drawing.post(centre, "reference").text(centre, tallest, "median", { dx: predicted > centre ? -6 : 6, dy: 32, anchor: predicted > centre ? "end" : "start" });
+      // each label on the side where the other line is not
+      const side = (right) => ({ dx: right ? 6 : -6, dy: 14, anchor: right ? "start" : "end" });
+      drawing.post(predicted, "limit").text(predicted, tallest, "predicted", side(predicted > centre));
+      drawing.post(centre, "reference").text(centre, tallest, "median", side(predicted <= centre));
       const spread = (quantile(alive, 0.9) - quantile(alive, 0.1)), dead = logs.length - alive.length;
       return {
         figure: drawing.svg(),
@@ -39,7 +41,7 @@
         verdict: `<p><strong>Half of the networks have less than ${significant(10 ** centre, 2)} of the gradient left;</strong> the root mean square is ${significant(10 ** rms, 2)}, ` +
           `predicted ${significant(10 ** predicted, 2)}. The middle 80 % differ by a factor of ${significant(10 ** spread, 2)}.` +
           (dead ? ` In ${dead} of ${logs.length} it is exactly 0.` : "") + "</p>" +
-          `<p class="key">Measured in ${logs.length} sampled networks; depth over width is ${significant(state.depth / state.width, 2)}.</p>`,
+          `<p class="key">Bars and median: measured in ${logs.length} sampled networks. Predicted: the root mean square. Depth over width is ${significant(state.depth / state.width, 2)}.</p>`,
         rows: [["Quantity", "log₁₀"], ["median, measured", centre.toFixed(4)], ["root mean square, measured", rms.toFixed(4)], ["root mean square, predicted", predicted.toFixed(4)],
           ["10 %", quantile(alive, 0.1).toFixed(4)], ["90 %", quantile(alive, 0.9).toFixed(4)]],
       };
