@@ -440,7 +440,7 @@ def compared(document: dict) -> str:
     rows = [["Width, depth", "`propagate`, µs per network", *(PROGRAMS[name][0] for name in taking_part(document))]]
     for row in document["compare"]:
         ratios = [row["times"][name] for name in taking_part(document)]
-        cells = [f"{r['elapsed']['median']:,.4g}× ({r['processor']['median']:,.4g}×)" for r in ratios]
+        cells = [f"{r['elapsed']['median']:,g}× ({r['processor']['median']:,g}×)" for r in ratios]
         ours = row["microseconds"]["propagate"]["elapsed"]["median"]
         rows.append([f"{row['width']}, {row['depth']}", f"{ours:.4g}", *cells])
     return experiment.markdown_table(rows)
@@ -504,7 +504,7 @@ def caption(document: dict) -> str:
 
 def alt(document: dict) -> str:
     last = document["compare"][-1]
-    ratios = ", ".join(f"{PROGRAMS[n][0]} {last['times'][n]['elapsed']['median']:,.4g}" for n in taking_part(document))
+    ratios = ", ".join(f"{PROGRAMS[n][0]} {last['times'][n]['elapsed']['median']:,g}" for n in taking_part(document))
     return (
         f"At width {last['width']} and depth {last['depth']} the others take many times as long as propagate, and the "
         f"distance grows with the width: {ratios} times."
