@@ -166,9 +166,20 @@ const vgpInstruments = (() => {
           } catch (error) { postMessage({ error: String(error) }); }
         };`;
       const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-      const idle = Array.from({ length: Math.min(4, navigator.hardwareConcurrency || 1) }, () => new Worker(address));
-      for (const worker of idle) worker.postMessage({ bytes, activations: VGP_DATA.activations });
-      return { kernels: vgpKernels(bytes, VGP_DATA.activations), idle, queue: [] };
+      const workers = Array.from({ length: Math.min(4, navigator.hardwareConcurrency || 1) }, () => new Worker(address));
+      // each worker stands there twice: it has its next task while this page draws
+      const pool = { kernels: vgpKernels(bytes, VGP_DATA.activations), idle: [...workers, ...workers], queue: [] };
+      for (const worker of workers) {
+        worker.tasks = [];
+        worker.onmessage = ({ data }) => {
+          const task = worker.tasks.shift();
+          pool.idle.push(worker);
+          work(pool);
+          task.done(data);
+        };
+        worker.postMessage({ bytes, activations: VGP_DATA.activations });
+      }
+      return pool;
     });
     return starting;
   }
@@ -176,11 +187,7 @@ const vgpInstruments = (() => {
   function work(pool) {
     while (pool.idle.length && pool.queue.length) {
       const worker = pool.idle.pop(), task = pool.queue.shift();
-      worker.onmessage = ({ data }) => {
-        pool.idle.push(worker);
-        work(pool);
-        task.done(data);
-      };
+      worker.tasks.push(task);
       worker.postMessage({ options: task.options });
     }
   }
@@ -216,7 +223,7 @@ const vgpInstruments = (() => {
 
   // Life
 
-  const PATIENCE = 25;  // milliseconds until networks are drawn though not all are there
+  const PATIENCE = [12, 60];  // milliseconds until some networks are drawn though not all are there; then until more are
 
   function fromAddress(name, state) {
     const query = new URLSearchParams(location.search);
@@ -249,13 +256,14 @@ const vgpInstruments = (() => {
     let pool = null;
     const part = (selector) => element.querySelector(selector);
     const figure = part(".instrument-figure"), inputs = new Map();
-    let frame = 0, saying = 0, shown = -Infinity;
+    let frame = 0, saying = 0, shown = -Infinity, patience = 0;
     if (instrument.address) fromAddress(name, state);
 
     /* What theory says at once; then all networks, or those that are there after a while. */
     function show(answers, complete) {
       const now = performance.now();
-      if (!complete && now - shown < PATIENCE) return;
+      if (!complete && now - shown < patience) return;
+      patience = PATIENCE[shown === -Infinity ? 0 : 1];
       shown = now;
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => {
