@@ -28,7 +28,7 @@ from numba import njit, types
 from vgp_kernels import normalisation
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, f32, f64, log64, power_of_two
-from vgp_kernels.cpu import SOURCES, named, prefer_wide_vectors
+from vgp_kernels.cpu import SOURCES, named
 from vgp_kernels.frames import (
     NO_EXPONENT,
     ROUNDING,
@@ -36,19 +36,17 @@ from vgp_kernels.frames import (
     add_rows,
     combine,
     copy,
-    dot,
     extend,
     fill,
     fill_normals,
-    keep_apart,
     keep_in_range,
     largest_exponent,
     mean_cosine,
-    row,
     shift,
     squared_norm,
 )
 from vgp_kernels.frames import scale as rescale
+from vgp_kernels.lanes import compile_once, dot, prefer_wide_vectors, row
 from vgp_kernels.network import Network
 from vgp_kernels.normalisation import normalise, normalise_back
 from vgp_kernels.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32
@@ -185,7 +183,7 @@ def activate(apply, block, u, exponents, slope, factors):
 @njit(**STRICT)
 def random_frame(frame, count, size, n, layer, purpose, key, work):
     """Extend the frame to this size by directions that are uniform in what is orthogonal to it."""
-    keep_apart()
+    compile_once()
     for j in range(count, size):
         fill_normals(row(work.draw, 0), n, key.trial, layer, of_column(purpose, j), key.seed_low, key.seed_high)
         extend(frame, j, work.draw, np.int64(1), n, work.draw_coefficients, work.rest)
@@ -194,7 +192,7 @@ def random_frame(frame, count, size, n, layer, purpose, key, work):
 @njit(**STRICT)
 def multiply(block, scale, layer, slot, key, u, exponents, n, kept, at, work):
     """u ← W u + b, from rows of n entries; keeps the frame of u, its image, and u in that frame."""
-    keep_apart()
+    compile_once()
     batch_size, width = block.batch_size, block.width
     q, y, r = row(row(kept.q, at), slot), row(row(kept.y, at), slot), row(row(kept.r, at), slot)
     copy(row(row(kept.exponents, at), slot), exponents, batch_size)
@@ -223,7 +221,7 @@ def multiply(block, scale, layer, slot, key, u, exponents, n, kept, at, work):
 @njit(**STRICT)
 def multiply_back(block, scale, layer, slot, key, g, exponents, n, kept, at, work):
     """g ← Wᵀ g, to rows of n entries; returns ln |∂E/∂W|."""
-    keep_apart()
+    compile_once()
     batch_size, width = block.batch_size, block.width
     q, y, r = row(row(kept.q, at), slot), row(row(kept.y, at), slot), row(row(kept.r, at), slot)
     rank, input_exponents = kept.rank[at, slot], row(row(kept.exponents, at), slot)
@@ -259,7 +257,7 @@ def multiply_back(block, scale, layer, slot, key, g, exponents, n, kept, at, wor
 @njit(**STRICT)
 def log_norm_of_product(left, rows, left_exponents, right, columns, right_exponents, batch_size, factors):
     """ln |Σ_b left_b right_bᵀ|, the vectors of input b in units of 2^(left_exponents_b + right_exponents_b)."""
-    keep_apart()
+    compile_once()
     common = NO_EXPONENT
     for b in range(batch_size):
         if (
@@ -307,7 +305,7 @@ def normalise_kept_back(block, g, exponents, n, kept, at, work):
 @njit(**STRICT)
 def block_forward(apply, block, layer, key, x, exponents, kept, at, work):
     """x ← the output of a block; keeps what its way back needs."""
-    keep_apart()
+    compile_once()
     batch_size, n, width = block.batch_size, block.input_width if layer == 1 else block.width, block.width
     scale = block.first_scale if layer == 1 else block.scale
     u, u_exponents = work.branch, work.branch_exponents
@@ -334,7 +332,7 @@ def block_forward(apply, block, layer, key, x, exponents, kept, at, work):
 @njit(**STRICT)
 def block_back(block, layer, key, g, exponents, kept, at, work, log_weight_gradient):
     """g ← ∂E/∂x at the block's input x, from that at its output; fills in ln |∂E/∂W| of its weights."""
-    keep_apart()
+    compile_once()
     batch_size, n, width = block.batch_size, block.input_width if layer == 1 else block.width, block.width
     scale = block.first_scale if layer == 1 else block.scale
     v, v_exponents = work.branch, work.branch_exponents
@@ -371,7 +369,7 @@ def block_back(block, layer, key, g, exponents, kept, at, work, log_weight_gradi
 @njit(**STRICT)
 def draw_inputs(block, key, x, exponents, work):
     """Inputs of given length and pairwise cosine c in random directions: x_b ∝ d_b f_b + Σ_{a<b} l_a f_a for a random frame f."""
-    keep_apart()
+    compile_once()
     n, c = block.input_width, block.input_correlation
     shared, used, size = row(work.rest, 3), 0.0, 0  # Σ_{a<b} l_a f_a, its squared length, and how many f there are
     fill(shared, 0.0, n)
@@ -392,7 +390,7 @@ def draw_inputs(block, key, x, exponents, work):
 @njit(**STRICT)
 def draw_loss_gradient(block, key, g, exponents):
     """∂E/∂h_depth: a random direction of all inputs' gradients together, or one direction that they share."""
-    keep_apart()
+    compile_once()
     for b in range(block.batch_size):
         column = 0 if block.shared_loss else b
         fill_normals(row(g, b), block.width, key.trial, u32(0), of_column(LOSS, column), key.seed_low, key.seed_high)

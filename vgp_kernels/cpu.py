@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
 
 from vgp_kernels.activations import activation
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, log64
+from vgp_kernels.lanes import prefer_wide_vectors
 from vgp_kernels.network import Network
 from vgp_kernels.randomness import BIASES, normal_pair, u32, words
 from vgp_kernels.recursion import (
@@ -48,18 +48,6 @@ CHUNK = 64  # unit pairs
 # Numba's cache looks at a function's own file only. Each compiled function closes over this digest of all files of the
 # package, which is part of its key in the cache.
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-
-
-@intrinsic
-def prefer_wide_vectors(typing_context):
-    """LLVM uses half of AVX-512's width unless told otherwise; elsewhere this changes nothing."""
-
-    def generate(context, builder, signature, arguments):
-        # llvmlite's own `add` knows no attributes with a value; the set it derives from takes any
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 LAYER = types.void(

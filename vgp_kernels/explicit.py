@@ -19,10 +19,11 @@ from numba import njit, types
 
 from vgp_kernels.activations import value_and_slope
 from vgp_kernels.arithmetic import HALF, ONE, STRICT, ZERO, exp_and_expm1, f32, f64, fma, log64
-from vgp_kernels.cpu import SOURCES, named, prefer_wide_vectors
+from vgp_kernels.cpu import SOURCES, named
 from vgp_kernels.initialisers import INITIALISERS
+from vgp_kernels.lanes import compile_once, prefer_wide_vectors
 from vgp_kernels.network import NORMALISATIONS, RESIDUALS, Network
-from vgp_kernels.products import compile_once, multiply, transpose
+from vgp_kernels.products import multiply, transpose
 from vgp_kernels.propagate import checked_integer
 from vgp_kernels.randomness import normal_pair, u32, words
 

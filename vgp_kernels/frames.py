@@ -6,130 +6,28 @@ A matrix here holds its vectors as rows: `vectors[b, :n]`. A frame is a set of o
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
+from numba import njit
 
-from vgp_kernels.arithmetic import STRICT, bits_from_double, f64, fma, power_of_two
-from vgp_kernels.cpu import prefer_wide_vectors
+from vgp_kernels.arithmetic import STRICT, bits_from_double, f64, power_of_two
+from vgp_kernels.lanes import compile_once, dot, mine, prefer_wide_vectors, row, together
 from vgp_kernels.randomness import normal_pair, u32, words
 
-LANES = 32  # partial sums side by side, enough to hide the latency of an addition
 ROUNDING = 2.0**-40  # what is left of a vector below this part of it, after others are subtracted, is rounding
 NO_EXPONENT = -(2**40)  # the binary exponent of 0
 USUAL = 64  # rows whose largest entry is within 2^±64 are left as they are
 
 
-@intrinsic
-def keep_apart(typing_context):
-    """Compile the function once, instead of once more in each of its callers."""
-
-    def generate(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), generate
-
-
-@intrinsic
-def row(typing_context, array, index):
-    """array[index] of a C-contiguous array, without counting a reference to it: that would cost more than many a loop."""
-    view = array.copy(ndim=array.ndim - 1)
-
-    def generate(context, builder, signature, arguments):
-        whole = context.make_array(array)(context, builder, arguments[0])
-        part = context.make_array(view)(context, builder)
-        strides, shape = cgutils.unpack_tuple(builder, whole.strides), cgutils.unpack_tuple(builder, whole.shape)
-        at = cgutils.pointer_add(builder, whole.data, builder.mul(arguments[1], strides[0]), whole.data.type)
-        populate_array(part, at, shape[1:], strides[1:], whole.itemsize, None)
-        return part._getvalue()
-
-    return view(array, types.int64), generate
-
-
-def sum_in_lanes(arity):
-    """The sum over the first count · LANES entries of an array, or of the products of two, in partial sums side by side.
-
-    LLVM vectorises no sum without the licence to reorder it, so the vectors are spelt out: partial sum k takes every entry
-    k + m · LANES, and in the end halves are added to halves.
-    """
-
-    def generate(context, builder, signature, arguments):
-        *arrays, count = arguments
-        pointers = [
-            context.make_array(kind)(context, builder, array).data
-            for kind, array in zip(signature.args, arrays, strict=False)
-        ]
-        vector = ir.VectorType(ir.DoubleType(), LANES)
-        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
-        start = cgutils.alloca_once_value(builder, ir.Constant(count.type, 0))
-        with cgutils.for_range(builder, count):
-            at = builder.load(start)
-            operands = [
-                builder.load(builder.bitcast(builder.gep(pointer, [at]), vector.as_pointer()), align=8)
-                for pointer in pointers
-            ]
-            if arity == 2:
-                fma_type = ir.FunctionType(vector, [vector] * 3)
-                fused = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{LANES}f64")
-                builder.store(builder.call(fused, [*operands, builder.load(total)]), total)
-            else:
-                builder.store(builder.fadd(builder.load(total), operands[0]), total)
-            builder.store(builder.add(at, ir.Constant(count.type, LANES)), start)
-        result, half = builder.load(total), LANES // 2
-        while half:
-            low, high = (
-                ir.Constant(ir.VectorType(ir.IntType(32), half), [*range(first, first + half)]) for first in (0, half)
-            )
-            result = builder.fadd(
-                builder.shuffle_vector(result, result, low), builder.shuffle_vector(result, result, high)
-            )
-            half //= 2
-        return builder.extract_element(result, ir.Constant(ir.IntType(32), 0))
-
-    if arity == 2:
-        return intrinsic(lambda typing_context, x, y, count: (types.float64(x, y, count), generate))
-    return intrinsic(lambda typing_context, x, count: (types.float64(x, count), generate))
-
-
-sum_of_products, sum_of_entries = sum_in_lanes(2), sum_in_lanes(1)
-
-
-@njit(**STRICT)
-def dot(x, y, n):
-    """x · y of the first n entries."""
-    keep_apart()
-    whole = n // LANES
-    total = sum_of_products(x, y, whole)
-    for i in range(whole * LANES, n):
-        total = fma(x[i], y[i], total)
-    return total
-
-
-@njit(**STRICT)
-def sum_of(x, n):
-    """Σ x of the first n entries."""
-    keep_apart()
-    whole = n // LANES
-    total = sum_of_entries(x, whole)
-    for i in range(whole * LANES, n):
-        total += x[i]
-    return total
-
-
 @njit(**STRICT)
 def fill(x, value, n):
     """x ← value, to the first n entries."""
-    for i in range(n):
+    for i in mine(n):
         x[i] = value
 
 
 @njit(**STRICT)
 def copy(x, y, n):
     """x ← y, the first n entries."""
-    for i in range(n):
+    for i in mine(n):
         x[i] = y[i]
 
 
@@ -137,7 +35,7 @@ def copy(x, y, n):
 def scale(x, factor, n):
     """x ← factor · x, the first n entries."""
     prefer_wide_vectors()
-    for i in range(n):
+    for i in mine(n):
         x[i] *= factor
 
 
@@ -145,21 +43,21 @@ def scale(x, factor, n):
 def add_multiple(x, factor, y, n):
     """x ← x + factor · y, the first n entries."""
     prefer_wide_vectors()
-    keep_apart()
-    for i in range(n):
-        x[i] = fma(factor, y[i], x[i])
+    compile_once()
+    for i in mine(n):
+        x[i] += factor * y[i]
 
 
 @njit(**STRICT)
 def combine(x, coefficients, frame, count, n):
     """x ← x + Σ_j coefficients_j frame_j."""
     prefer_wide_vectors()
-    keep_apart()
+    compile_once()
     j = 0
     while j + 4 <= count:
         a, b, c, d = coefficients[j], coefficients[j + 1], coefficients[j + 2], coefficients[j + 3]
-        for i in range(n):
-            x[i] = fma(d, frame[j + 3, i], fma(c, frame[j + 2, i], fma(b, frame[j + 1, i], fma(a, frame[j, i], x[i]))))
+        for i in mine(n):
+            x[i] = x[i] + a * frame[j, i] + b * frame[j + 1, i] + c * frame[j + 2, i] + d * frame[j + 3, i]
         j += 4
     while j < count:
         add_multiple(x, coefficients[j], row(frame, j), n)
@@ -217,13 +115,15 @@ def extend(frame, count, vectors, vector_count, n, coefficients, rest):
 def fill_normals(out, n, trial, layer, purpose, seed_low, seed_high):
     """The first n entries become independent N(0, 1), and so do others up to a multiple of four."""
     prefer_wide_vectors()
-    keep_apart()
+    compile_once()
     quarter = (n + 3) // 4
-    for i in range(quarter):
+    together()
+    for i in mine(quarter):
         w0, w1, w2, w3 = words(u32(i), trial, layer, purpose, seed_low, seed_high)
         x0, x1 = normal_pair(w0, w1)
         x2, x3 = normal_pair(w2, w3)
         out[i], out[quarter + i], out[2 * quarter + i], out[3 * quarter + i] = f64(x0), f64(x1), f64(x2), f64(x3)
+    together()
 
 
 # Rows with binary exponents: row b stands for 2^exponents[b] · vectors[b]
@@ -233,7 +133,7 @@ def fill_normals(out, n, trial, layer, purpose, seed_low, seed_high):
 def largest_exponent(x, n):
     """⌊log₂⌋ of the largest of the first n entries, or NO_EXPONENT if all are 0."""
     prefer_wide_vectors()
-    keep_apart()
+    compile_once()
     bits = np.uint64(0)
     for unit in range(n):
         here = bits_from_double(abs(x[unit]))

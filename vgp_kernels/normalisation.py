@@ -8,9 +8,9 @@ import math
 
 from numba import njit
 
-from vgp_kernels.arithmetic import STRICT, fma
-from vgp_kernels.cpu import prefer_wide_vectors
-from vgp_kernels.frames import ROUNDING, align, copy, dot, fill, keep_apart, row, scale, sum_of
+from vgp_kernels.arithmetic import STRICT
+from vgp_kernels.frames import ROUNDING, align, copy, fill, scale
+from vgp_kernels.lanes import compile_once, dot, prefer_wide_vectors, row, sum_of
 
 NONE, BATCH, BATCH_INFERENCE, LAYER, RMS = range(5)
 
@@ -48,7 +48,7 @@ def normalise_inputs(centred, x, exponents, batch_size, n, inverse, scales):
 def normalise_units(x, exponents, batch_size, n, inverse, scales, rest):
     """x_·i ← (x_·i - m_i)/σ_i, with the mean and variance over the batch."""
     prefer_wide_vectors()
-    keep_apart()
+    compile_once()
     common = align(x, exponents, batch_size, n)
     mean_square, sums = 0.0, row(rest, 0)
     for b in range(batch_size):
@@ -66,7 +66,7 @@ def normalise_units(x, exponents, batch_size, n, inverse, scales, rest):
     fill(sums, 0.0, n)
     for b in range(batch_size):
         for i in range(n):
-            sums[i] = fma(x[b, i], x[b, i], sums[i])
+            sums[i] += x[b, i] * x[b, i]
     for i in range(n):
         variance = sums[i] / batch_size
         sums[i] = math.sqrt(variance) if variance > smallest else math.inf
@@ -100,7 +100,7 @@ def project_inputs(centred, g, batch_size, n, normalised, inverse):
         mean = sum_of(row(g, b), n) / n if centred else 0.0
         along = dot(row(g, b), row(normalised, b), n) / n
         for unit in range(n):
-            g[b, unit] = fma(-along, normalised[b, unit], g[b, unit] - mean)
+            g[b, unit] -= mean + along * normalised[b, unit]
         left = dot(row(g, b), row(g, b), n)
         factor = inverse[b] if left > ROUNDING * ROUNDING * before else 0.0
         scale(row(g, b), factor, n)
@@ -110,22 +110,22 @@ def project_inputs(centred, g, batch_size, n, normalised, inverse):
 def project_units(g, batch_size, n, normalised, rest):
     """g_·i ← g_·i - mean(g_·i) - x̂_·i mean(g_·i ⊙ x̂_·i), the means over the batch."""
     prefer_wide_vectors()
-    keep_apart()
+    compile_once()
     means, along, before, left = row(rest, 0), row(rest, 1), row(rest, 2), row(rest, 3)
     for i in range(n):
         means[i], along[i], before[i], left[i] = 0.0, 0.0, 0.0, 0.0
     for b in range(batch_size):
         for i in range(n):
             means[i] += g[b, i]
-            along[i] = fma(g[b, i], normalised[b, i], along[i])
-            before[i] = fma(g[b, i], g[b, i], before[i])
+            along[i] += g[b, i] * normalised[b, i]
+            before[i] += g[b, i] * g[b, i]
     for i in range(n):
         means[i] /= batch_size
         along[i] /= batch_size
     for b in range(batch_size):
         for i in range(n):
-            g[b, i] = fma(-along[i], normalised[b, i], g[b, i] - means[i])
-            left[i] = fma(g[b, i], g[b, i], left[i])
+            g[b, i] -= means[i] + along[i] * normalised[b, i]
+            left[i] += g[b, i] * g[b, i]
     for b in range(batch_size):
         for i in range(n):
             g[b, i] = g[b, i] if left[i] > ROUNDING * ROUNDING * before[i] else 0.0

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from vgp_kernels.arithmetic import STRICT
-from vgp_kernels.cpu import prefer_wide_vectors
+from vgp_kernels.lanes import compile_once, prefer_wide_vectors
 
 LANES = 16  # float32 columns of a tile
 # Enough independent chains to hide the latency of a multiply-add, few enough to stay in the registers
@@ -61,17 +61,6 @@ def tile_product(rows: int):
         return signature, generate
 
     return multiply_tile
-
-
-@intrinsic
-def compile_once(typing_context):
-    """Keeps the function a function: LLVM would copy it into each of its callers and optimise every copy, for minutes."""
-
-    def generate(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 tall_tile, flat_tile = tile_product(ROWS), tile_product(1)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, types
 
 from vgp_kernels.arithmetic import ONE, STRICT, f32, f64, fma
-from vgp_kernels.cpu import SOURCES, prefer_wide_vectors
+from vgp_kernels.cpu import SOURCES
 from vgp_kernels.explicit import (
     ACTIVATE,
     BACKWARD,
@@ -38,8 +38,8 @@ from vgp_kernels.explicit import (
     unpacked,
     weights_of,
 )
+from vgp_kernels.lanes import compile_once, prefer_wide_vectors
 from vgp_kernels.network import Network
-from vgp_kernels.products import compile_once
 from vgp_kernels.propagate import checked_integer
 from vgp_kernels.randomness import u32, words
 

@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
-from vgp_kernels import batch, cpu, frames
+from vgp_kernels import batch, cpu
 from vgp_kernels.activations import ACTIVATIONS, DENSITY_AT_0, INLINED, ROOT_HALF, value_and_slope
 from vgp_kernels.arithmetic import (
     STRICT,
@@ -39,7 +39,7 @@ from vgp_kernels.arithmetic import (
     f64,
     float_from_bits,
 )
-from vgp_kernels.frames import keep_apart
+from vgp_kernels.lanes import WAYS, compile_once
 from vgp_kernels.recursion import SUMS
 
 TRIPLE = "wasm32-unknown-unknown"
@@ -103,7 +103,7 @@ def sum_rounded_to_odd(a, b):
 
 @njit(**STRICT)
 def fma32_hard(product, c):
-    keep_apart()
+    compile_once()
     return f32(sum_rounded_to_odd(product, c))
 
 
@@ -121,7 +121,7 @@ def fma32(a, b, c):
 
 @njit(**STRICT)
 def fma64_hard(product, product_error, c):
-    keep_apart()
+    compile_once()
     low, low_error = two_sum(c, product_error)
     high, high_error = two_sum(product, low)
     return high + sum_rounded_to_odd(low_error, high_error)
@@ -400,7 +400,7 @@ def compiled(entries) -> bytes:
         *(translated(name, *entry) for name, entry in parts.items()),
         SUPPORT,
         VECTORS,
-        wide_fma64(frames.LANES),
+        wide_fma64(WAYS),
     ]:
         link(text)
     ours = [value for value in [*whole.functions, *whole.global_variables] if not value.is_declaration]

@@ -1,0 +1,220 @@
+"""What the targets do differently where threads share a network, so that the rest has one source.
+
+On the CPU a thread has a network to itself. On a GPU the threads of a block, its lanes, share one: all run the same code
+and know the same scalars, and the entries of vectors are dealt out to them. Three rules keep such code right:
+
+    for i in mine(n): ...        what such a loop writes is read by the same lane only, in another such loop,
+    together()                   or after this; it also stands between a read and the next write by another lane;
+    put(array, index, value)     stores what all lanes know, for all of them to read.
+
+Sums over units have one order on every target: WAYS partial sums side by side, as many as a warp has lanes.
+"""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+from vgp_kernels.arithmetic import STRICT, f64
+
+WAYS = 32
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def on_gpu(context):
+    return type(context).__name__ == "CUDATargetContext"
+
+
+def statement(cpu=None, gpu=None):
+    """An intrinsic without arguments that makes code by one of these functions, or none."""
+
+    def generate(context, builder, signature, arguments):
+        if make := gpu if on_gpu(context) else cpu:
+            make(builder)
+        return context.get_dummy_value()
+
+    return intrinsic(lambda typing_context: (types.none(), generate))
+
+
+def number(cpu, register):
+    """An intrinsic that is a constant on the CPU and a special register of the GPU."""
+
+    def generate(context, builder, signature, arguments):
+        if not on_gpu(context):
+            return I64(cpu)
+        read = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(I32, []), f"llvm.nvvm.read.ptx.sreg.{register}"
+        )
+        return builder.zext(builder.call(read, []), I64)
+
+    return intrinsic(lambda typing_context: (types.int64(), generate))
+
+
+def call_barrier(builder):
+    builder.call(
+        cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.nvvm.barrier0"), []
+    )
+
+
+together = statement(gpu=call_barrier)
+lane, lanes, lane_of_warp = number(0, "tid.x"), number(1, "ntid.x"), number(0, "laneid")
+# LLVM uses half of AVX-512's width unless told otherwise. llvmlite's own `add` knows no attributes with a value; the set
+# it derives from takes any.
+prefer_wide_vectors = statement(cpu=lambda builder: set.add(builder.function.attributes, '"prefer-vector-width"="512"'))
+# The function stays one: LLVM would copy it into each of its callers and optimise every copy, for minutes
+compile_once = statement(cpu=lambda builder: builder.function.attributes.add("noinline"))
+
+
+@njit(inline="always", **STRICT)
+def mine(n):
+    """The entries 0 … n - 1 that this lane takes; on the CPU, all."""
+    return range(lane(), n, lanes())
+
+
+@njit(forceinline=True, **STRICT)
+def put(array, index, value):
+    """array[index] ← value, which all lanes know."""
+    together()
+    array[index] = value
+    together()
+
+
+@intrinsic
+def row(typing_context, array, index):
+    """array[index] of a C-contiguous array, without counting a reference to it: that would cost more than many a loop."""
+    view = array.copy(ndim=array.ndim - 1)
+
+    def generate(context, builder, signature, arguments):
+        whole = context.make_array(array)(context, builder, arguments[0])
+        part = context.make_array(view)(context, builder)
+        strides, shape = cgutils.unpack_tuple(builder, whole.strides), cgutils.unpack_tuple(builder, whole.shape)
+        at = cgutils.pointer_add(builder, whole.data, builder.mul(arguments[1], strides[0]), whole.data.type)
+        populate_array(part, at, shape[1:], strides[1:], whole.itemsize, None)
+        return part._getvalue()
+
+    return view(array, types.int64), generate
+
+
+# Sums
+
+
+def exchanged(builder, value, distance):
+    """The value of the lane of the warp whose number differs in this bit; a 64-bit value travels in halves."""
+    kind, struct = value.type, ir.LiteralStructType([I32, ir.IntType(1)])
+    shuffle = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(struct, [I32] * 5), "llvm.nvvm.shfl.sync.i32"
+    )
+    bits = builder.bitcast(value, I64)
+    halves = [builder.trunc(bits, I32), builder.trunc(builder.lshr(bits, I64(32)), I32)]
+    low, high = (
+        builder.extract_value(builder.call(shuffle, [I32(-1), I32(3), half, I32(distance), I32(31)]), 0)
+        for half in halves
+    )
+    return builder.bitcast(builder.or_(builder.shl(builder.zext(high, I64), I64(32)), builder.zext(low, I64)), kind)
+
+
+def over_warp(combine):
+    """An intrinsic that combines a 64-bit value of all lanes of the warp; on the CPU, the value itself."""
+
+    def generate(context, builder, signature, arguments):
+        (value,) = arguments
+        distance = WAYS // 2 if on_gpu(context) else 0
+        while distance:
+            value = combine(builder, value, exchanged(builder, value, distance))
+            distance //= 2
+        return value
+
+    return intrinsic(lambda typing_context, value: (value(value), generate))
+
+
+# halves are added to halves, as `sum_of` does on the CPU
+sum_over_warp = over_warp(lambda builder, one, other: builder.fadd(one, other))
+most_over_warp = over_warp(
+    lambda builder, one, other: builder.select(builder.icmp_unsigned(">", one, other), one, other)
+)
+
+
+def products_of_lane(x, y, entries):
+    total = 0.0
+    for i in range(lane_of_warp(), entries, WAYS):
+        total += f64(x[i]) * f64(y[i])
+    return sum_over_warp(total)
+
+
+def entries_of_lane(x, entries):
+    total = 0.0
+    for i in range(lane_of_warp(), entries, WAYS):
+        total += f64(x[i])
+    return sum_over_warp(total)
+
+
+def sum_in_ways(arity, of_lane):
+    """The sum over the first entries of an array, a multiple of WAYS, or of the products of two.
+
+    LLVM vectorises no sum without the licence to reorder it, so the vectors are spelt out: partial sum k takes every entry
+    k + m · WAYS, and in the end halves are added to halves.
+    """
+
+    def generate(context, builder, signature, arguments):
+        if on_gpu(context):
+            return context.compile_internal(builder, of_lane, signature, arguments)
+        *arrays, entries = arguments
+        double = ir.VectorType(ir.DoubleType(), WAYS)
+        views = [
+            context.make_array(kind)(context, builder, array)
+            for kind, array in zip(signature.args, arrays, strict=False)
+        ]
+        total = cgutils.alloca_once_value(builder, double([0.0] * WAYS))
+        with cgutils.for_range_slice(builder, I64(0), entries, I64(WAYS)) as (start, _):
+            operands = []
+            for view in views:
+                at = builder.gep(view.data, [start])
+                vector = ir.VectorType(at.type.pointee, WAYS)
+                loaded = builder.load(
+                    builder.bitcast(at, vector.as_pointer()), align=context.get_abi_sizeof(at.type.pointee)
+                )
+                operands.append(loaded if vector == double else builder.fpext(loaded, double))
+            term = builder.fmul(*operands) if len(operands) == 2 else operands[0]
+            builder.store(builder.fadd(builder.load(total), term), total)
+        result, half = builder.load(total), WAYS // 2
+        while half:
+            low, high = (ir.Constant(ir.VectorType(I32, half), [*range(first, first + half)]) for first in (0, half))
+            result = builder.fadd(
+                builder.shuffle_vector(result, result, low), builder.shuffle_vector(result, result, high)
+            )
+            half //= 2
+        return builder.extract_element(result, I32(0))
+
+    if arity == 2:
+        return intrinsic(lambda typing_context, x, y, entries: (types.float64(x, y, entries), generate))
+    return intrinsic(lambda typing_context, x, entries: (types.float64(x, entries), generate))
+
+
+sum_of_products, sum_of_entries = sum_in_ways(2, products_of_lane), sum_in_ways(1, entries_of_lane)
+
+
+@njit(**STRICT)
+def dot(x, y, n):
+    """x · y of the first n entries, in float64."""
+    compile_once()
+    together()
+    whole = n // WAYS * WAYS
+    total = sum_of_products(x, y, whole)
+    for i in range(whole, n):
+        total += f64(x[i]) * f64(y[i])
+    together()
+    return total
+
+
+@njit(**STRICT)
+def sum_of(x, n):
+    """Σ x of the first n entries, in float64."""
+    compile_once()
+    together()
+    whole = n // WAYS * WAYS
+    total = sum_of_entries(x, whole)
+    for i in range(whole, n):
+        total += f64(x[i])
+    together()
+    return total
