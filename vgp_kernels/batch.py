@@ -36,6 +36,7 @@ from vgp_kernels.frames import (
     add_rows,
     combine,
     copy,
+    dot,
     extend,
     fill,
     fill_normals,
@@ -46,7 +47,7 @@ from vgp_kernels.frames import (
     squared_norm,
 )
 from vgp_kernels.frames import scale as rescale
-from vgp_kernels.lanes import compile_once, dot, prefer_wide_vectors, row
+from vgp_kernels.lanes import compile_once, prefer_wide_vectors, row
 from vgp_kernels.network import Network
 from vgp_kernels.normalisation import normalise, normalise_back
 from vgp_kernels.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32

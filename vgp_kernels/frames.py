@@ -9,12 +9,47 @@ import numpy as np
 from numba import njit
 
 from vgp_kernels.arithmetic import STRICT, bits_from_double, f64, power_of_two
-from vgp_kernels.lanes import compile_once, dot, mine, prefer_wide_vectors, row, together
+from vgp_kernels.lanes import (
+    WAYS,
+    compile_once,
+    mine,
+    prefer_wide_vectors,
+    row,
+    sum_of_entries,
+    sum_of_products,
+    together,
+)
 from vgp_kernels.randomness import normal_pair, u32, words
 
 ROUNDING = 2.0**-40  # what is left of a vector below this part of it, after others are subtracted, is rounding
 NO_EXPONENT = -(2**40)  # the binary exponent of 0
 USUAL = 64  # rows whose largest entry is within 2^±64 are left as they are
+
+
+@njit(**STRICT)
+def dot(x, y, n):
+    """x · y of the first n entries, in float64."""
+    compile_once()
+    together()
+    whole = n // WAYS * WAYS
+    total = sum_of_products(x, y, whole)
+    for i in range(whole, n):
+        total += f64(x[i]) * f64(y[i])
+    together()
+    return total
+
+
+@njit(**STRICT)
+def sum_of(x, n):
+    """Σ x of the first n entries, in float64."""
+    compile_once()
+    together()
+    whole = n // WAYS * WAYS
+    total = sum_of_entries(x, whole)
+    for i in range(whole, n):
+        total += f64(x[i])
+    together()
+    return total
 
 
 @njit(**STRICT)

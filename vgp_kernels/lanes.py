@@ -192,29 +192,3 @@ def sum_in_ways(arity, of_lane):
 
 
 sum_of_products, sum_of_entries = sum_in_ways(2, products_of_lane), sum_in_ways(1, entries_of_lane)
-
-
-@njit(**STRICT)
-def dot(x, y, n):
-    """x · y of the first n entries, in float64."""
-    compile_once()
-    together()
-    whole = n // WAYS * WAYS
-    total = sum_of_products(x, y, whole)
-    for i in range(whole, n):
-        total += f64(x[i]) * f64(y[i])
-    together()
-    return total
-
-
-@njit(**STRICT)
-def sum_of(x, n):
-    """Σ x of the first n entries, in float64."""
-    compile_once()
-    together()
-    whole = n // WAYS * WAYS
-    total = sum_of_entries(x, whole)
-    for i in range(whole, n):
-        total += f64(x[i])
-    together()
-    return total

@@ -9,8 +9,8 @@ import math
 from numba import njit
 
 from vgp_kernels.arithmetic import STRICT
-from vgp_kernels.frames import ROUNDING, align, copy, fill, scale
-from vgp_kernels.lanes import compile_once, dot, prefer_wide_vectors, row, sum_of
+from vgp_kernels.frames import ROUNDING, align, copy, dot, fill, scale, sum_of
+from vgp_kernels.lanes import compile_once, prefer_wide_vectors, row
 
 NONE, BATCH, BATCH_INFERENCE, LAYER, RMS = range(5)
 

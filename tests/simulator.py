@@ -1,0 +1,185 @@
+"""Numba's CUDA simulator, with the lanes of a block one after another, and code written for several lanes run as Python.
+
+It is imported in a process of its own, with NUMBA_ENABLE_CUDASIM=1, before numba-cuda. The simulator's own threads run as
+the operating system likes, and poll. Here lane after lane goes from one barrier to the next, forwards or backwards: what a
+lane must not yet have read, or must have read before, shows as a wrong bit in one of the two orders. Lanes that do not all
+come to the same barriers are an error.
+"""
+
+import importlib
+import sys
+import threading
+import types
+
+import numba
+import numpy as np
+from numba import njit
+from numba.cuda.simulator import kernel as simulator
+
+BACKWARDS = False
+OWN = ("BlockThread", "syncthreads", "together", "put")
+
+
+class Lanes:
+    """Who is next: lane i may run while its semaphore was released."""
+
+    def __init__(self, count):
+        self.order = range(count)[:: -1 if BACKWARDS else 1]
+        self.may_run = [threading.Semaphore(0) for _ in self.order]
+        self.where = [None] * count
+        self.broken = None
+
+    def next(self, lane):
+        position = self.order.index(lane) + 1
+        if position == len(self.order):  # the last one comes to a barrier, or to its end: all must be there
+            if len(set(self.where)) > 1:
+                self.broken = f"the lanes wait at different barriers: {sorted(set(map(str, self.where)))}"
+            position = 0
+        self.may_run[self.order[position]].release()
+
+    def wait(self, lane, where):
+        self.where[lane] = where
+        self.next(lane)
+        self.may_run[lane].acquire()
+        if self.broken:
+            raise RuntimeError(self.broken)
+
+
+def syncthreads(thread):
+    """A barrier; it is known by the calls that led to it."""
+    calls, frame = [], sys._getframe(1)
+    while frame and frame.f_code.co_name not in ("run", "target"):
+        calls.append((frame.f_code.co_name, frame.f_lineno))
+        frame = frame.f_back
+    thread.barriers = getattr(thread, "barriers", 0) + 1
+    thread._manager.lanes.wait(thread.thread_id, (thread.barriers, *calls))
+
+
+def run_block(manager, grid_point, *arguments):
+    """One block of the grid."""
+    points = [*np.ndindex(*manager._block_dim)]
+    lanes = manager.lanes = Lanes(len(points))
+
+    def target():
+        lane = threading.current_thread().thread_id
+        lanes.may_run[lane].acquire()
+        try:
+            manager._f(*arguments)
+        except Exception as error:
+            lanes.broken = lanes.broken or f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            lanes.where[lane] = "the end"
+            lanes.next(lane)
+
+    threads = [simulator.BlockThread(target, manager, grid_point, point, False) for point in points]
+    for thread in threads:
+        thread.start()
+    lanes.may_run[lanes.order[0]].release()
+    for thread in threads:
+        thread.join()
+    failures = [thread.exception for thread in threads if thread.exception]
+    if failures:
+        raise next((failure[0] for failure in failures if "different barriers" not in str(failure[0])), failures[0][0])
+
+
+simulator.BlockThread.syncthreads = syncthreads
+simulator.BlockManager.run = run_block
+
+
+# vgp_kernels.lanes, in Python
+
+
+def this():
+    return threading.current_thread()
+
+
+def lane():
+    return this().threadIdx.x
+
+
+def mine(n):
+    return range(lane(), int(n), this()._manager._block_dim[0])
+
+
+def together():
+    syncthreads(this())
+
+
+def put(array, index, value):
+    together()
+    array[index] = value
+    together()
+
+
+def halved(values):
+    """Halves added to halves."""
+    while len(values) > 1:
+        values = values[: len(values) // 2] + values[len(values) // 2 :]
+    return values[0]
+
+
+def in_ways(terms):
+    partial = np.zeros(32)
+    for start in range(0, len(terms), 32):
+        partial = partial + terms[start : start + 32]
+    return halved(partial)
+
+
+def over_warp(combine):
+    box = {}
+
+    def combined(value):
+        box[lane()] = value
+        together()
+        first = lane() // 32 * 32
+        total = combine(np.array([box[other] for other in range(first, first + 32)]))
+        together()
+        return total
+
+    return combined
+
+
+def double(x, entries):
+    return np.asarray(x)[: int(entries)].astype(np.float64)
+
+
+SIMULATED = types.ModuleType("vgp_kernels.lanes")
+for name, value in {
+    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put,
+    "lanes": lambda: this()._manager._block_dim[0], "lane_of_warp": lambda: lane() % 32,
+    "prefer_wide_vectors": lambda: None, "compile_once": lambda: None, "row": lambda array, index: array[index],
+    "sum_over_warp": over_warp(halved), "most_over_warp": over_warp(max),
+    "sum_of_products": lambda x, y, entries: in_ways(double(x, entries) * double(y, entries)),
+    "sum_of_entries": lambda x, entries: in_ways(double(x, entries)),
+}.items():  # fmt: skip
+    setattr(SIMULATED, name, value)
+
+
+def compiled(intrinsic, arity):
+    """The scalar function, for Python to call."""
+    parameters = ", ".join("abcdef"[:arity])
+    return njit(error_model="numpy")(eval(f"lambda {parameters}: intrinsic({parameters})", {"intrinsic": intrinsic}))
+
+
+def interpret(*rooms):
+    """Read these modules again, so that their functions run as Python, lane by lane; they call compiled scalar functions."""
+    from vgp_kernels import activations, arithmetic
+
+    value_and_slope, functions = activations.value_and_slope, {}
+
+    def of(name, z):
+        if name not in functions:
+            functions[name] = njit(error_model="numpy")(lambda z: value_and_slope(name, z))
+        return functions[name](z)
+
+    activations.value_and_slope = of
+    for name, arity in (("fma", 3), ("bits_from_double", 1), ("double_from_bits", 1), ("bits_from_float", 1)):
+        setattr(arithmetic, name, compiled(getattr(arithmetic, name), arity))
+    real, numba.njit = numba.njit, lambda *types, **options: types[0] if types and callable(types[0]) else lambda f: f
+    sys.modules["vgp_kernels.lanes"] = SIMULATED
+    try:
+        for room in rooms:
+            importlib.reload(importlib.import_module(f"vgp_kernels.{room}"))
+    finally:
+        numba.njit = real
