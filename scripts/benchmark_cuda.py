@@ -45,6 +45,7 @@ from benchmark import spread, take_turns
 
 from vgp_kernels import ACTIVATIONS, Network, propagate
 from vgp_kernels import cuda as target
+from vgp_kernels.cuda import compiling, plain
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
@@ -171,7 +172,7 @@ def instructions_per_pair(name: str, architecture: str) -> dict[str, int]:
     single = types.float32
     signature = types.void(types.int64, single[::1], types.uint32, single[:, ::1])
     major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
-    code, _ = assembled(target.ptx(units_kernel(name), signature, (major, minor)), architecture)
+    code, _ = assembled(compiling.ptx(units_kernel(name), signature, (major, minor)), architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
@@ -224,10 +225,10 @@ def resources() -> list[list[str]]:
             "instructions a unit",
         ]
     ]
-    compiled = {name: (target.forward_kernel(name), target.FORWARD) for name in ACTIVATIONS}
-    others = {"input": (target.run_input, target.INPUT), "back": (target.run_back, target.BACK)}
+    compiled = {name: (plain.forward_kernel(name), plain.FORWARD) for name in ACTIVATIONS}
+    others = {"input": (plain.run_input, plain.INPUT), "back": (plain.run_back, plain.BACK)}
     for name, (kernel, signature) in (compiled | others).items():
-        ptx = target.ptx(kernel, signature, (7, 5))
+        ptx = compiling.ptx(kernel, signature, (7, 5))
         figures = [assembled(ptx, architecture)[1] for architecture in ARCHITECTURES]
         spilt = sum(row["spill_stores"] + row["spill_loads"] + row["local"] for row in figures)
         count = "" if name in others else f"{instructions_per_pair(name, ARCHITECTURES[-1])['all'] / 2:.0f}"
@@ -297,11 +298,11 @@ def kernel_seconds(network: Network, networks: int, p: Parameters) -> np.ndarray
     """Of one portion on the GPU, forward and back, without copies."""
     from numba import cuda
 
-    workers = target.workers_for(networks, network.width)
-    lanes = target.THREADS // workers
-    room = target.Room(math.ceil(networks / lanes) * lanes, network.depth, None)
+    workers = plain.workers_for(networks, network.width)
+    lanes = plain.THREADS // workers
+    room = plain.Room(math.ceil(networks / lanes) * lanes, network.depth, None)
     capability = cuda.get_current_device().compute_capability
-    launch = target.launcher(network, p.seed, capability, (lanes, workers))
+    launch = plain.launcher(network, p.seed, capability, (lanes, workers))
     return by_events(lambda: launch(room, 0, networks, 0), room.stream, p)
 
 
@@ -313,7 +314,7 @@ def floors(network: Network, gpu: Device) -> dict[str, float]:
     return {
         "issue": pairs * counts["all"] / LANES / cycles,
         "special": pairs * counts["special"] / SPECIAL / cycles,
-        "memory": 2 * target.bytes_per_network(network.depth) / gpu.bytes_per_second,
+        "memory": 2 * plain.bytes_per_network(network.depth) / gpu.bytes_per_second,
     }
 
 

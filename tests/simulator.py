@@ -15,9 +15,9 @@ import numba
 import numpy as np
 from numba import njit
 from numba.cuda.simulator import kernel as simulator
+from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext, FakeCUDADevice
 
 BACKWARDS = False
-OWN = ("BlockThread", "syncthreads", "together", "put")
 
 
 class Lanes:
@@ -85,6 +85,7 @@ def run_block(manager, grid_point, *arguments):
 
 simulator.BlockThread.syncthreads = syncthreads
 simulator.BlockManager.run = run_block
+FakeCUDADevice.MULTIPROCESSOR_COUNT = FakeCUDAContext.MULTIPROCESSOR_COUNT = 1
 
 
 # vgp_kernels.lanes, in Python

@@ -14,6 +14,7 @@ from benchmark_cuda import ARCHITECTURES, assembled, verified
 
 from vgp_kernels import ACTIVATIONS, Network, Recurrent, Weights, initial_weights, propagate, weight_gradients
 from vgp_kernels import cuda as target
+from vgp_kernels.cuda import compiling, plain
 from vgp_kernels.propagate import takes_gpu
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
@@ -34,23 +35,24 @@ def toolkit():
 SIMULATE = """
 import pickle, sys
 import numpy as np
-from vgp_kernels import cuda, propagate
+from vgp_kernels import propagate
+from vgp_kernels.cuda import plain
 
 # compiled here: while a block's many threads wait for a compiler, they keep it from working
 word, single = np.uint32(0), np.float32(1)
-cuda.input_sums(1, word, word, word)
-cuda.squares_of_chunk(0, 1, word, word, word, word)
-cuda.step_forward(1.0, 1, 1.0, 1.0, 0, True, True)
-cuda.step_forward_orthogonal(1.0, 1.0, 1.0, 1.0, 0, 0)
-cuda.bias_noise(1.0, word, word, word, word)
-cuda.step_back(True, 1, *[1.0] * 9, 0, *[1.0] * 3, 0, *[1.0] * 4)
-cuda.log_rms(1.0, 0, 1)
+plain.input_sums(1, word, word, word)
+plain.squares_of_chunk(0, 1, word, word, word, word)
+plain.step_forward(1.0, 1, 1.0, 1.0, 0, True, True)
+plain.step_forward_orthogonal(1.0, 1.0, 1.0, 1.0, 0, 0)
+plain.bias_noise(1.0, word, word, word, word)
+plain.step_back(True, 1, *[1.0] * 9, 0, *[1.0] * 3, 0, *[1.0] * 4)
+plain.log_rms(1.0, 0, 1)
 for name in ("tanh", "relu", "gelu"):
-    cuda.chunk_function(name)(0, 1, single, single, word, word, word, word)
+    plain.chunk_function(name)(0, 1, single, single, word, word, word, word)
 
 results = []
 for network, trials, seed, full, output in pickle.load(open(sys.argv[1], "rb")):
-    cuda.FULL = full
+    plain.FULL = full
     flow = propagate(network, trials, seed, target="cuda", output=output)
     results.append([getattr(flow, name) for name in ("log_signal", "log_gradient", "log_weight_gradient")])
     if output == "device":
@@ -58,7 +60,7 @@ for network, trials, seed, full, output in pickle.load(open(sys.argv[1], "rb")):
 pickle.dump(results, open(sys.argv[2], "wb"))
 """
 
-FULL = target.FULL  # networks from which on none is shared, and the most that pass through at a time
+FULL = plain.FULL  # networks from which on none is shared, and the most that pass through at a time
 JOBS = {  # network, trials, seed, FULL, output
     "one thread a network, ragged": (Network(3, 5, "tanh", "xavier", bias_variance=0.1), 129, 3, FULL, "host"),
     "one network": (Network(2, 2, "tanh", "xavier"), 1, 0, FULL, "host"),
@@ -104,7 +106,7 @@ def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):
     if lacking := target.missing():
         pytest.skip(lacking)
     network, trials, seed, full, output = JOBS[title]
-    monkeypatch.setattr(target, "FULL", full)
+    monkeypatch.setattr(plain, "FULL", full)
     expected, flow = propagate(network, trials, seed), propagate(network, trials, seed, target="cuda", output=output)
     for name in QUANTITIES:
         found = getattr(flow, name)
@@ -114,7 +116,7 @@ def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):
 
 
 def test_the_cases_reach_what_they_are_named_for(simulated):
-    assert [target.workers_for(trials, network.width) for network, trials, *_ in JOBS.values()] == [
+    assert [plain.workers_for(trials, network.width) for network, trials, *_ in JOBS.values()] == [
         1, 1, 2, 4, 4, 1, 1, 1, 1, 1, 4, 1, 1
     ]  # fmt: skip
     assert np.isneginf(simulated["dead networks"][0]).any()
@@ -128,7 +130,7 @@ def test_the_cases_reach_what_they_are_named_for(simulated):
 
 @functools.cache
 def forward_ptx(name, capability=(7, 5)):
-    return target.ptx(target.forward_kernel(name), target.FORWARD, capability)
+    return compiling.ptx(plain.forward_kernel(name), plain.FORWARD, capability)
 
 
 def assert_strict(ptx):
@@ -160,8 +162,8 @@ def test_the_way_forward_compiles_to_strict_code_without_spills(name, toolkit):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_all_kernels_compile_to_strict_code_without_spills(architecture, toolkit):
     major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
-    for kernel, signature in target.sources("tanh"):
-        ptx = target.ptx(kernel, signature, (major, minor))
+    for kernel, signature in plain.sources("tanh"):
+        ptx = compiling.ptx(kernel, signature, (major, minor))
         assert_strict(ptx)
         code, figures = assembled(ptx, architecture)
         assert_lean(figures, 128)  # four blocks a multiprocessor
@@ -173,7 +175,7 @@ def test_the_checks_notice_contraction(monkeypatch, toolkit):
 
     compile_ir = nvvm.compile_ir
     monkeypatch.setattr(nvvm, "compile_ir", lambda module, fma, **options: compile_ir(module, **options))
-    ptx = target.ptx(target.run_back, target.BACK, (8, 0))
+    ptx = compiling.ptx(plain.run_back, plain.BACK, (8, 0))
     with pytest.raises(AssertionError):
         assert_strict(ptx)
     assert assembled(ptx, "sm_80")[0] != assembled(ptx, "sm_80", contract=True)[0]

@@ -27,6 +27,7 @@ from vgp_kernels import Network, activation, propagate
 from vgp_kernels import cuda as target
 from vgp_kernels.activations import value_and_slope
 from vgp_kernels.arithmetic import exp_and_expm1, quotient
+from vgp_kernels.cuda import compiling
 
 print(inspect.getsource(activation("tanh").kernel.py_func))
 
@@ -68,7 +69,7 @@ if target.INSTALLED:
             slope[i] = value_and_slope("tanh", z[i])[1]
 
     array = types.Array(types.float32, 1, "C")
-    ptx = target.ptx(slopes_kernel, types.void(array, array), capability=(9, 0))
+    ptx = compiling.ptx(slopes_kernel, types.void(array, array), capability=(9, 0))
 else:
     ptx = f"// {target.missing()}"
 

@@ -1,24 +1,14 @@
-"""The CUDA target: one network per thread, or per few threads that share its chunks of units.
+"""One input through layers without norms and skips: a network per thread, or per few threads that share its chunks of units.
 
-The source of generator, elementary functions, activations and recursion is the CPU's, and so is the order in which each
-network adds up its units: CHUNK pairs in float32, the chunks one after another in float64. That the bits are the CPU's
-then depends on the compiler alone. Products and sums are not contracted (NVVM's fma=0: they come out as mul.rn and add.rn,
-which the assembler leaves alone); division and square root round as IEEE 754 says (div.rn, sqrt.rn) and subnormals are
-kept (no .ftz), which are the defaults without fastmath. tests/test_cuda.py reads this off the PTX and the machine code.
-
-`numba_cuda` is optional: this module imports without it, and without a GPU.
+Each network adds up its units in the CPU's order: CHUNK pairs in float32, the chunks one after another in float64.
 """
 
 import functools
-import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeGuard
-from unittest import mock
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -26,6 +16,7 @@ from numba import njit, types
 from vgp_kernels.activations import activation
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, log64
 from vgp_kernels.cpu import CHUNK, named
+from vgp_kernels.cuda.compiling import INSTALLED, compiling
 from vgp_kernels.network import Network
 from vgp_kernels.randomness import BIASES, normal_pair, u32, words
 from vgp_kernels.recursion import (
@@ -50,7 +41,6 @@ from vgp_kernels.recursion import (
     preactivation_variance,
 )  # fmt: skip
 
-INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 if INSTALLED:
     from numba import cuda
 
@@ -58,7 +48,6 @@ THREADS = 128  # of a block
 MOST_WORKERS = 4  # threads that share one network: a block then has 32 networks, one per lane of a warp
 MOST_BLOCKS = 65_535  # in y
 FULL = 2**18  # networks that fill the largest GPUs: 132 multiprocessors with room for 2,048 threads each
-GAIN = 2**30  # units, over all layers and networks, from which on "auto" takes the GPU: about a second of a CPU's work
 
 
 # The scalar algorithm, as device functions
@@ -270,34 +259,6 @@ def run_back(
 # Compiling
 
 
-@contextmanager
-def compiling(capability: tuple[int, int] | None = None) -> Iterator[None]:
-    """Compile without contraction; given a compute capability, for a GPU that need not be here.
-
-    numba-cuda has a switch for neither: it passes no `fma` on to NVVM, and asks the driver which device it compiles for
-    whenever one device function calls another.
-    """
-    from numba.cuda import dispatcher
-    from numba.cuda.cudadrv import nvvm
-
-    compile_ir = nvvm.compile_ir
-    with ExitStack() as patches:
-        patches.enter_context(
-            mock.patch.object(nvvm, "compile_ir", lambda module, **options: compile_ir(module, fma=False, **options))
-        )
-        if capability is not None:
-            device = SimpleNamespace(compute_capability=capability)
-            patches.enter_context(mock.patch.object(dispatcher, "get_current_device", lambda: device))
-        yield
-
-
-def ptx(kernel: Callable, signature: Any, capability: tuple[int, int] = (9, 0)) -> str:
-    """The PTX of a kernel for a compute capability, as the CUDA target compiles it; needs no GPU."""
-    with compiling(capability):
-        text, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=capability)
-    return text
-
-
 @functools.cache
 def kernels(name: str, capability: tuple[int, int]):
     """The kernels of this activation, in their order, for the GPUs of this compute capability."""
@@ -311,49 +272,6 @@ def sources(name: str) -> list[tuple[Callable, Any]]:
 
 
 # Running
-
-
-def has_kernel(network: object) -> TypeGuard[Network]:
-    return isinstance(network, Network) and network.is_plain
-
-
-def wanted(network: object, trials: int, target: str) -> bool:
-    """Whether these networks shall run on a GPU.
-
-    Raises ValueError if target "cuda" has no kernel for them, RuntimeError if it cannot run here.
-    """
-    if not has_kernel(network):
-        if target == "auto":
-            return False
-        raise ValueError(f"target 'cuda' has no kernel for {family(network)}; take target='cpu'")
-    lacking = missing()
-    if target == "auto":
-        return lacking is None and trials * network.depth * network.width >= GAIN
-    if lacking is not None:
-        raise RuntimeError(f"target 'cuda' cannot run here: {lacking}; or take target='cpu'")
-    return True
-
-
-def family(network: object) -> str:
-    """What kind of network this is, in words."""
-    if not isinstance(network, Network):
-        return f"a {type(network).__name__}"
-    return "networks with batches, norms or skips"
-
-
-def missing() -> str | None:
-    """What the CUDA target lacks here and how to get it; None if it can run."""
-    if not INSTALLED:
-        return (
-            "numba-cuda is not installed; get it with: pip install 'numba-cuda[cu13]' (NVIDIA drivers from 580 on) "
-            "or pip install 'numba-cuda[cu12]' (from 525 on)"
-        )
-    try:
-        count = len(cuda.gpus)
-    except cuda.CudaSupportError as error:
-        words = " ".join(str(error).split()).removeprefix("Error at driver init: ").rstrip(" :")
-        return f"no NVIDIA driver answers ({words})"
-    return None if count else "no NVIDIA GPU is visible; CUDA_VISIBLE_DEVICES says which ones may be"
 
 
 class Results(NamedTuple):

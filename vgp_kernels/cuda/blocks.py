@@ -1,0 +1,76 @@
+"""Running networks that take a block of threads each: see `vgp_kernels.lanes` for what such a block runs."""
+
+import math
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vgp_kernels.cuda.compiling import INSTALLED
+from vgp_kernels.randomness import u32
+
+if INSTALLED:
+    from numba import cuda
+
+RESIDENT = 32, 2048  # blocks and threads that a multiprocessor holds at most
+PORTION = 2**16  # networks of which the results lie in a GPU's memory at a time
+
+
+class Job(NamedTuple):
+    """The networks to run. A block of the kernel takes the networks blockIdx.x, blockIdx.x + gridDim.x, … one by one.
+
+    The kernel's parameters are the first trial (uint32), the row of the first result (int64), the number of networks (int64),
+    then `arguments`, the `outputs` (C-contiguous, networks first) and the `room` (C-contiguous, blocks first).
+    """
+
+    kernel: Callable[[tuple[int, int]], Any]  # for the GPUs of a compute capability
+    lanes: int  # threads of a block
+    arguments: tuple[Any, ...]
+    outputs: tuple[tuple[int, ...], ...]  # shapes of a network's results, float64
+    room: tuple[tuple[tuple[int, ...], Any], ...]  # shapes and types of what a block works in
+
+
+def bytes_of(arrays: tuple[tuple[tuple[int, ...], Any], ...]) -> int:
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
+
+
+def run(job: Job, trials: int, on_device: bool) -> list[Any]:
+    """The outputs of all trials: computed by all GPUs, into NumPy arrays; or by the current GPU, and kept there."""
+    devices = [cuda.gpus.current or cuda.gpus[0]] if on_device else list(cuda.gpus)
+    results = [(cuda.device_array if on_device else np.empty)((trials, *shape), np.float64) for shape in job.outputs]
+    portion = trials if on_device else min(math.ceil(trials / len(devices)), PORTION)
+    starts = iter(range(0, trials, portion))  # all GPUs take from it; the interpreter's lock keeps them apart
+
+    def work(device: Any) -> None:
+        with device:
+            kernel, stream = job.kernel(device.compute_capability), cuda.stream()
+            parts: list[Any] = results
+            if not on_device:
+                parts = [cuda.device_array((portion, *shape), np.float64) for shape in job.outputs]
+            blocks = min(portion, blocks_that_fit(device, job))
+            room = [cuda.device_array((blocks, *shape), dtype) for shape, dtype in job.room]
+            for first in starts:
+                count = min(portion, trials - first)
+                at = first if on_device else 0
+                kernel[min(blocks, count), job.lanes, stream](u32(first), at, count, *job.arguments, *parts, *room)
+                if not on_device:
+                    for result, part in zip(results, parts, strict=True):
+                        result[first : first + count] = part.copy_to_host(stream=stream)[:count]
+                stream.synchronize()
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(len(devices)) as pool:
+        warnings.filterwarnings("ignore", "Grid size")  # Numba's, of jobs that do not fill a GPU
+        for _ in pool.map(work, devices):
+            pass
+    return results
+
+
+def blocks_that_fit(device: Any, job: Job) -> int:
+    """How many blocks the GPU runs at the same time, in four fifths of its free memory."""
+    free, needed = cuda.current_context().get_memory_info().free, bytes_of(job.room)
+    fit = 0.8 * free / needed
+    if fit < 1:
+        raise MemoryError(f"a network needs {needed:,} bytes, and the GPU has {free:,} free; take target='cpu'")
+    return int(min(device.MULTIPROCESSOR_COUNT * min(RESIDENT[0], RESIDENT[1] // job.lanes), fit))

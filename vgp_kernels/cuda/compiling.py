@@ -1,0 +1,45 @@
+"""Compiling for a GPU so that the bits are the CPU's.
+
+Products and sums are not contracted (NVVM's fma=0: they come out as mul.rn and add.rn, which the assembler leaves alone);
+division and square root round as IEEE 754 says (div.rn, sqrt.rn) and subnormals are kept (no .ftz), which are the defaults
+without fastmath. tests/test_cuda.py reads this off the PTX and the machine code.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+if INSTALLED:
+    from numba import cuda
+
+
+@contextmanager
+def compiling(capability: tuple[int, int] | None = None) -> Iterator[None]:
+    """Compile without contraction; given a compute capability, for a GPU that need not be here.
+
+    numba-cuda has a switch for neither: it passes no `fma` on to NVVM, and asks the driver which device it compiles for
+    whenever one device function calls another.
+    """
+    from numba.cuda import dispatcher
+    from numba.cuda.cudadrv import nvvm
+
+    compile_ir = nvvm.compile_ir
+    with ExitStack() as patches:
+        patches.enter_context(
+            mock.patch.object(nvvm, "compile_ir", lambda module, **options: compile_ir(module, fma=False, **options))
+        )
+        if capability is not None:
+            device = SimpleNamespace(compute_capability=capability)
+            patches.enter_context(mock.patch.object(dispatcher, "get_current_device", lambda: device))
+        yield
+
+
+def ptx(kernel: Callable, signature: Any, capability: tuple[int, int] = (9, 0)) -> str:
+    """The PTX of a kernel for a compute capability, as the CUDA target compiles it; needs no GPU."""
+    with compiling(capability):
+        text, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=capability)
+    return text
