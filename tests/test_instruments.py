@@ -11,17 +11,20 @@ import demo_site
 import instruments
 import numpy as np
 import pytest
+from playwright import sync_api
+from scipy import special
 
-from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels import ACTIVATIONS, Network, mean_field, propagate
 from vgp_kernels.number_formats import NUMBER_FORMATS, horizon
 
-CHROMIUM = shutil.which("chromium")
-REQUIRED = os.environ.get("VGP_REQUIRE_BROWSER") == "1"
 
-if not CHROMIUM and not REQUIRED:
-    pytest.skip("no Chromium on this machine: the instruments are not tried in a browser", allow_module_level=True)
-
-sync_api = pytest.importorskip("playwright.sync_api") if not REQUIRED else __import__("playwright.sync_api").sync_api
+def program(name, *commands):
+    """The path of a browser of the system, without which a test is skipped, or fails where browsers are required."""
+    path = next(filter(None, map(shutil.which, commands)), None)
+    if path is None:
+        tell = pytest.fail if os.environ.get("VGP_REQUIRE_BROWSER") == "1" else pytest.skip
+        tell(f"no {name} to try the instruments in; get it with: apt-get install {commands[0]}")
+    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,8 +46,9 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    path = program("Chromium", "chromium", "chromium-browser", "google-chrome")
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
@@ -64,7 +68,8 @@ def page(browser):
 def ready(page, name):
     """The instrument, once it is seen and all its numbers are there."""
     instrument = page.locator(f'[data-instrument="{name}"]')
-    instrument.scroll_into_view_if_needed()
+    if instrument.get_attribute("data-state") is None:
+        instrument.scroll_into_view_if_needed()
     page.wait_for_selector(f'[data-instrument="{name}"][data-state="ready"]', timeout=30_000)
     return instrument
 
@@ -186,12 +191,14 @@ def test_biases_and_skips_exclude_each_other(page, demo):
 
 def test_instruments_measure_what_propagate_measures(page, demo):
     page.goto(demo[0] + "demo/")
-    residual = Network(100, 64, "relu", "he", residual="preactivation")
-    batch = Network(50, 64, "relu", weight_variance=1.0, normalisation="batch", batch_size=16)
-    for name, row, network, trials in (
-        ("residual-scale", "with skips, ", residual, 8),
-        ("batch-norm-depth", "batch normalisation, ", batch, 4),
+    residual = Network(150, 64, "relu", weight_variance=1.5, residual="preactivation")
+    batch = Network(20, 64, "relu", weight_variance=2.5, normalisation="batch", batch_size=8)
+    for name, moves, row, network, trials in (
+        ("residual-scale", {"blocks": math.log10(150), "weight_variance": 1.5}, "with skips, ", residual, 8),
+        ("batch-norm-depth", {"depth": 20, "batch": "8", "weight_variance": 2.5}, "batch normalisation, ", batch, 4),
     ):
+        for control, value in moves.items():
+            move(page, ready(page, name), control, value)
         found = rows(ready(page, name))
         median = np.median(propagate(network, trials, seed=0).log_gradient[:, 0]) / math.log(10)
         predicted = mean_field(network).log_gradient[0] / math.log(10)
@@ -199,13 +206,38 @@ def test_instruments_measure_what_propagate_measures(page, demo):
         assert found[row + "predicted"][1] == pytest.approx(predicted, abs=6e-4)
 
 
-@pytest.mark.parametrize("factor", [0.07, 0.25, 0.5, 0.58, 0.9])
-def test_number_formats_are_stepped_as_in_python(page, demo, factor):
+def test_chain_multiplies_pythons_weights_and_slopes(page, demo):
+    page.goto(demo[0] + "demo/")
+    weights, points = [1.0, 1.0, 2.0, 1.0, 1.0, 0.5], [0.0, 1.5, 0.0, 0.0, -1.0, 0.0]
+    for i, (weight, z) in enumerate(zip(weights, points, strict=True), start=1):
+        if weight != 1.0:
+            move(page, ready(page, "chain"), f"w{i}", math.log10(weight))
+        if z != 0.0:
+            move(page, ready(page, "chain"), f"z{i}", z)
+    for name in ("tanh", "gelu"):
+        found = rows(move(page, ready(page, "chain"), "activation", name))
+        factors = np.array(weights) * ACTIVATIONS[name].slope(np.array(points))
+        for i in range(6):  # three digits are written, and the weight's slider has steps
+            assert found[str(i + 1)][3] == pytest.approx(np.prod(factors[i:]), rel=0.02)
+
+
+def test_forget_gate_forgets_as_the_sigmoid_says(page, demo):
+    page.goto(demo[0] + "demo/")
+    move(page, ready(page, "forget-gate"), "steps", math.log10(200))
+    found = rows(move(page, ready(page, "forget-gate"), "bias", 2.5))
+    for bias, (gate, half_life, left) in found.items():
+        assert gate == pytest.approx(special.expit(float(bias)), rel=6e-4)
+        assert half_life == pytest.approx(-math.log(2) / special.log_expit(float(bias)), rel=6e-3)
+        assert left == pytest.approx(200 * special.log_expit(float(bias)) / math.log(10), abs=6e-3)
+
+
+def test_number_formats_are_stepped_as_in_python(page, demo):
     page.goto(demo[0] + "demo/")
     move(page, ready(page, "number-formats"), "start", 0)
-    found = rows(move(page, ready(page, "number-formats"), "factor", factor))
-    for name in NUMBER_FORMATS:
-        assert found[name][2] == (horizon(name, factor).depth or "stalls")
+    for factor in (0.07, 0.25, 0.5, 0.58, 0.9):
+        found = rows(move(page, ready(page, "number-formats"), "factor", factor))
+        for name in NUMBER_FORMATS:
+            assert found[name][2] == (horizon(name, factor).depth or "stalls")
 
 
 def test_every_control_of_every_instrument_changes_its_numbers(page, demo):
@@ -316,12 +348,13 @@ def test_nothing_moves_that_the_reader_does_not_move(browser, demo, motion):
 
 def test_width_shows_the_median_of_propagate(page, demo):
     page.goto(demo[0] + "demo/")
-    found = rows(ready(page, "width"))
-    logs = propagate(Network(30, 16, "relu", "he"), 400, seed=0).log_gradient[:, 0] / math.log(10)
-    alive = logs[np.isfinite(logs)]
-    assert found["median, measured"][0] == pytest.approx(np.median(alive), abs=6e-5)
-    rms = math.log10(np.sum(10 ** (2 * alive)) / len(logs)) / 2
-    assert found["root mean square, measured"][0] == pytest.approx(rms, abs=6e-5)
+    for depth in (30, 12):
+        found = rows(move(page, ready(page, "width"), "depth", depth))
+        logs = propagate(Network(depth, 16, "relu", "he"), 400, seed=0).log_gradient[:, 0] / math.log(10)
+        alive = logs[np.isfinite(logs)]
+        assert found["median, measured"][0] == pytest.approx(np.median(alive), abs=6e-5)
+        rms = math.log10(np.sum(10 ** (2 * alive)) / len(logs)) / 2
+        assert found["root mean square, measured"][0] == pytest.approx(rms, abs=6e-5)
 
 
 def test_the_first_state_needs_no_script(browser, demo):
@@ -341,6 +374,18 @@ def test_the_first_states_numbers_are_pythons(browser, demo):
     page.goto(demo[0] + "demo/")
     check_curve(page.locator('[data-instrument="will-mine-vanish"]'), Network(50, 256, "sigmoid", "xavier"))
     context.close()
+
+
+def test_the_first_state_stays_where_workers_fail(page, demo):
+    page.add_init_script(
+        "window.Worker = class { postMessage() { queueMicrotask(() => this.onmessage({ data: { error: 'none' } })); } }"
+    )
+    page.goto(demo[0] + "demo/")
+    instrument = page.locator('[data-instrument="will-mine-vanish"]')
+    instrument.scroll_into_view_if_needed()
+    sync_api.expect(instrument).to_have_attribute("data-state", "failed")
+    assert instrument.locator("fieldset").evaluate("e => e.disabled")
+    check_curve(instrument, Network(50, 256, "sigmoid", "xavier"))
 
 
 def test_coming_to_life_shifts_nothing(page, demo):

@@ -252,10 +252,13 @@ def test_a_symbol_says_what_it_means_where_a_page_first_uses_it(browser, site):
     _, root = site
     with Visit(browser, root + "learn/predict-the-rate/", "light") as visit:
         symbol = visit.page.locator("abbr", has=visit.page.locator("mjx-container")).filter(has_text="σw2")
-        symbol.hover()
         tooltip = visit.page.get_by_role("tooltip")
-        tooltip.wait_for()
-        assert tooltip.inner_text() == "variance of a weight times the number of inputs"
+        for show, hide in ((symbol.hover, lambda: visit.page.mouse.move(0, 0)), (symbol.focus, symbol.blur)):
+            show()
+            tooltip.wait_for()
+            assert tooltip.inner_text() == "variance of a weight times the number of inputs"
+            hide()
+            tooltip.wait_for(state="detached")
 
 
 def test_the_summary_prints_on_one_sheet_of_a4(browser, site):

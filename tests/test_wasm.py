@@ -50,6 +50,8 @@ def v8():
           Array.from(new BigUint64Array(one.buffer), (x) => x.toString(16).padStart(16, "0")).join("")).join("")); 0
         """
     )
+    engine.eval(f"var bytes = new Uint8Array({list(instruments.module())}); 0")
+    engine.eval("var emulated = vgpKernels({ ...VGP_DATA, bytes, fused: [] }), fused = kernels; 0")
     return engine
 
 
@@ -67,21 +69,24 @@ def asked(network, **more):
     } | more  # fmt: skip
 
 
-def measured_in_v8(v8, network, first, trials, seed):
+def measured_in_v8(v8, network, first, trials, seed, kernels="kernels"):
     options = asked(
         network, inputWidth=network.fan_in, firstWeightVariance=network.first_weight_variance,
         inputRms=network.input_rms, orthogonal=network.law == "orthogonal", seed=seed, first=first, trials=trials,
     )  # fmt: skip
-    words = json.loads(str(v8.eval(f"JSON.stringify(hex(kernels.propagate({json.dumps(options)})))")))
+    words = json.loads(str(v8.eval(f"JSON.stringify(hex({kernels}.propagate({json.dumps(options)})))")))
     return [np.frombuffer(bytes.fromhex(text), ">f8").astype(float).reshape(trials, -1) for text in words]
 
 
+@pytest.mark.parametrize("kernels", ["fused", "emulated"])
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_browser_and_cpu_agree_to_the_last_bit(v8, name, option):
+def test_browser_and_cpu_agree_to_the_last_bit(v8, name, option, kernels):
+    if kernels == "fused" and not v8.eval("fused.isFused"):
+        pytest.skip("this machine has no fused multiply-add, or V8 does not use it")
     network = Network(9, 77, name, **OPTIONS[option])
     flow = propagate(network, 5, seed=2**33 + 5)
-    found = measured_in_v8(v8, network, 2, 3, 2**33 + 5)
+    found = measured_in_v8(v8, network, 2, 3, 2**33 + 5, kernels)
     for ours, theirs in zip((flow.log_signal, flow.log_gradient, flow.log_weight_gradient), found, strict=True):
         assert ours[2:].tobytes() == theirs.tobytes()
 
@@ -91,6 +96,35 @@ def test_any_size_agrees_to_the_last_bit(v8, depth, width):
     network = Network(depth, width, "gelu", weight_variance=2.0, bias_variance=0.01)
     found = measured_in_v8(v8, network, 0, 4, 7)
     assert propagate(network, 4, seed=7).log_gradient.tobytes() == found[1].tobytes()
+
+
+NOT_ROUNDED_ONCE = {
+    "another f32": ("fd8502", "fd8602"),  # relaxed_nmadd: c - a·b
+    "another f64": ("fd8702", "fd8802"),
+    "no such instruction": ("fd8502", "fdff7f"),
+}
+
+
+@pytest.mark.parametrize(("instruction", "other"), NOT_ROUNDED_ONCE.values(), ids=NOT_ROUNDED_ONCE)
+def test_a_multiply_add_that_is_not_rounded_once_is_not_used(v8, instruction, other):
+    changed = [
+        [list(old), list(bytes.fromhex(new.hex().replace(instruction, other)))]
+        for old, new in wasm.fused(instruments.module())
+    ]
+    v8.eval(f"var wary = vgpKernels({{ ...VGP_DATA, bytes, fused: {changed} }}); 0")
+    network = Network(9, 77, "gelu", weight_variance=2.0, bias_variance=0.01)
+    assert v8.eval("wary.isFused") is False
+    assert (
+        propagate(network, 4, seed=7).log_gradient.tobytes()
+        == measured_in_v8(v8, network, 0, 4, 7, "wary")[1].tobytes()
+    )
+
+
+def test_every_call_of_the_emulated_multiply_add_is_replaced():
+    module = instruments.module()
+    for old, new in wasm.fused(module):
+        assert len(old) == len(new)
+        assert module.count(old) > 50
 
 
 def test_another_seed_gives_other_bits(v8):
@@ -172,7 +206,7 @@ def fused32(a, b, c, ours, processors):
 @njit(**STRICT)
 def fused64(a, b, c, ours, processors):
     for i in range(a.size):
-        ours[i], processors[i] = wasm.fma64(a[i], b[i], c[i]), fma(a[i], b[i], c[i])
+        ours[i], processors[i] = wasm.fma64_emulated(a[i], b[i], c[i]), fma(a[i], b[i], c[i])
 
 
 def triples(dtype, halfway):

@@ -169,12 +169,12 @@ def largest_exponent(x, n):
     """⌊log₂⌋ of the largest of the first n entries, or NO_EXPONENT if all are 0."""
     prefer_wide_vectors()
     compile_once()
-    bits = np.uint64(0)
+    bits = np.int64(0)  # WebAssembly has no vector comparison of unsigned integers
     for unit in range(n):
-        here = bits_from_double(abs(x[unit]))
+        here = np.int64(bits_from_double(abs(x[unit])))
         if here > bits:
             bits = here
-    return np.int64(bits >> np.uint64(52)) - 1023 if bits > np.uint64(0) else NO_EXPONENT
+    return (bits >> np.int64(52)) - 1023 if bits > 0 else NO_EXPONENT
 
 
 @njit(**STRICT)

@@ -6,8 +6,10 @@
 memory that the page supplies. Arrays that a kernel makes are laid one after another from where `room` points to, and are
 gone with the next call; an error ends in a trap.
 
-WebAssembly has no fused multiply-add, so that one is made of plain operations here, correctly rounded: Boldo &
-Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd".
+WebAssembly has no multiply-add that is sure to be rounded once, so that one is made of plain operations here: Boldo &
+Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd". Relaxed SIMD has
+one that may be rounded once or twice, as the machine likes. `fused(module)` tells a page how to put it in the place of
+calls of ours; a page does so where it finds it rounded once, and has the same bits several times as fast.
 """
 
 import os
@@ -39,7 +41,7 @@ from vgp_kernels.arithmetic import (
     f64,
     float_from_bits,
 )
-from vgp_kernels.lanes import WAYS, compile_once
+from vgp_kernels.lanes import compile_once
 from vgp_kernels.recursion import SUMS
 
 TRIPLE = "wasm32-unknown-unknown"
@@ -50,7 +52,8 @@ SUPPLIED = {"__linear_memory", "__stack_pointer"}
 VECTORISER = (
     "-force-vector-width=4", "-force-vector-interleave=1", "-hints-allow-reordering=false", "-unroll-runtime=false"
 )  # fmt: skip
-WIDE = {"fma32": "vvv", "fma64": "vvv", "activation_by_number": "uv"}  # v: one value for each lane; u: one for all
+WIDE = {"fma32": "vvv", "activation_by_number": "uv"}  # v: one value for each lane; u: one for all
+EMULATED = ("fma32", "fma64_emulated")
 FOR_VECTORISER = [*WIDE, *(f"{name}x4" for name in WIDE)]
 # Before Numba is imported: it must neither optimise for this machine nor call Intel's library of vector functions.
 ENVIRONMENT = {"NUMBA_OPT": "0", "NUMBA_DISABLE_INTEL_SVML": "1", "NUMBA_DEBUGINFO": "0"}
@@ -127,36 +130,15 @@ def fma64_hard(product, product_error, c):
     return high + sum_rounded_to_odd(low_error, high_error)
 
 
-@njit(inline="always", **STRICT)
-def bounds(a, b, c):
-    """(x, y, p, e): a·b = p + e, and a·b + c, rounded once, is x or y or between them.
-
-    a·b + c = total + rest exactly but for the rounding of the rest; where that does not matter, x and y are equal.
-    """
+@njit(**STRICT)
+def fma64_emulated(a, b, c):
+    """a·b + c in float64, rounded once, for 2^-900 < |a·b| < 2^900 or a·b = 0, and |c| as far from the ends."""
     product, product_error = two_product(a, b)
     total, error = two_sum(product, c)
+    # a·b + c = total + rest exactly but for the rounding of the rest; where that does not matter, these two are equal
     rest = error + product_error
-    return total + rest * JUST_BELOW_1, total + rest * JUST_ABOVE_1, product, product_error
-
-
-@njit(**STRICT)
-def fma64(a, b, c):
-    """a·b + c in float64, rounded once, for 2^-900 < |a·b| < 2^900 or a·b = 0, and |c| as far from the ends."""
-    nearest, other, product, product_error = bounds(a, b, c)
+    nearest, other = total + rest * JUST_BELOW_1, total + rest * JUST_ABOVE_1
     return nearest if nearest == other else fma64_hard(product, product_error, c)
-
-
-def fma64_in_lanes(a, b, c, out):
-    """out ← a·b + c for LANES numbers each."""
-    x, y, z, result = carray(a, LANES), carray(b, LANES), carray(c, LANES), carray(out, LANES)
-    differences = u64(0)
-    for lane in range(LANES):
-        nearest, other, _, _ = bounds(x[lane], y[lane], z[lane])
-        result[lane] = nearest
-        differences |= bits_from_double(nearest) ^ bits_from_double(other)
-    if differences != u64(0):
-        for lane in range(LANES):
-            result[lane] = fma64(x[lane], y[lane], z[lane])
 
 
 # Activations by number
@@ -384,30 +366,20 @@ def compiled(entries) -> bytes:
         part.triple, part.data_layout = whole.triple, whole.data_layout
         whole.link_in(part)
 
-    single, double, singles, longs = (
-        types.float32,
-        types.float64,
-        types.CPointer(types.float32),
-        types.CPointer(types.uint64),
-    )
+    single, double = types.float32, types.float64
+    singles, longs = types.CPointer(single), types.CPointer(types.uint64)
     parts = entries | {
         "fma32": (fma32, single(single, single, single)),
-        "fma64": (fma64, double(double, double, double)),
-        "fma64_in_lanes": (fma64_in_lanes, types.void(DOUBLES, DOUBLES, DOUBLES, DOUBLES)),
+        "fma64_emulated": (fma64_emulated, double(double, double, double)),
         "activation_in_lanes": (activation_in_lanes, types.void(types.int64, singles, longs)),
     }
-    for text in [
-        *(translated(name, *entry) for name, entry in parts.items()),
-        SUPPORT,
-        VECTORS,
-        wide_fma64(WAYS),
-    ]:
+    for text in [*(translated(name, *entry) for name, entry in parts.items()), SUPPORT, VECTORS]:
         link(text)
     ours = [value for value in [*whole.functions, *whole.global_variables] if not value.is_declaration]
     for value in ours:
-        if value.name not in {*entries, *FOR_VECTORISER} and not value.name.startswith("llvm."):
+        if value.name not in {*entries, *EMULATED, *FOR_VECTORISER} and not value.name.startswith("llvm."):
             value.linkage = "internal"
-    for name in ("fma32", "fma64"):
+    for name in EMULATED:
         whole.get_function(name).add_function_attribute("noinline")
     whole.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -415,10 +387,10 @@ def compiled(entries) -> bytes:
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(whole, passes)
     whole = llvm.parse_assembly(re.sub(r"(?m)^@llvm\.compiler\.used = .*\n", "", str(whole)))
-    link(FMA32X4)
-    for name in FOR_VECTORISER:
+    link(CALLED_AS_VECTORS)
+    for name in {*EMULATED, *FOR_VECTORISER} - set(FUSED):
         whole.get_function(name).linkage = "internal"
-    return with_exports(machine.emit_object(whole), list(entries))
+    return with_exports(machine.emit_object(whole), [*entries, *FUSED, "one_fma32", "one_fma64"])
 
 
 def translated(name, function, signature) -> str:
@@ -428,7 +400,6 @@ def translated(name, function, signature) -> str:
     text = re.sub(r"(?m)^target (datalayout|triple) = .*\n", "", text)
     text = re.sub(r"(?m)^\s*call void @NRT_(inc|dec)ref\(.*\n", "", text)  # nothing is freed but all at once
     text = re.sub(r"(?m)( call .*\)) #\d+$", r"\1", text)  # Numba keeps what a C function calls apart
-    text = re.sub(r"@llvm\.fma\.v(\d+)f64\(", r"@fma64x\1(", text)
     text = re.sub(r"@llvm\.fma\.f(32|64)\(", r"@fma\1(", text)
     for wide, arguments in WIDE.items():
         variant = f'"vector-function-abi-variant"="_ZGV_LLVM_N{LANES}{arguments}_{wide}({wide}x{LANES})"'
@@ -437,48 +408,21 @@ def translated(name, function, signature) -> str:
     return text.replace("@sqrtf(", "@llvm.sqrt.f32(").replace("@sqrt(", "@llvm.sqrt.f64(")  # instructions, not calls
 
 
-def wide_fma64(count: int) -> str:
-    """fma64x{count}, LANES at a time, in LLVM's language."""
-    wide, vector = f"<{count} x double>", f"<{LANES} x double>"
-    lines = [f"declare {vector} @fma64x{LANES}({vector}, {vector}, {vector})"]
-    lines.append(f"define {wide} @fma64x{count}({wide} %a, {wide} %b, {wide} %c) {{")
-    for first in range(0, count, LANES):
-        here = ", ".join(f"i32 {i}" for i in range(first, first + LANES))
-        lines += [f"  %{x}{first} = shufflevector {wide} %{x}, {wide} poison, <{LANES} x i32> <{here}>" for x in "abc"]
-        operands = ", ".join(f"{vector} %{x}{first}" for x in "abc")
-        lines.append(f"  %part{first} = call {vector} @fma64x{LANES}({operands})")
-    parts, size = [f"%part{first}" for first in range(0, count, LANES)], LANES
-    while len(parts) > 1:
-        half, size = f"<{size} x double>", 2 * size
-        here = ", ".join(f"i32 {i}" for i in range(size))
-        pairs = list(zip(parts[::2], parts[1::2], strict=True))
-        parts = [f"%of{size}_{i}" for i in range(len(pairs))]
-        lines += [
-            f"  {name} = shufflevector {half} {left}, {half} {right}, <{size} x i32> <{here}>"
-            for name, (left, right) in zip(parts, pairs, strict=True)
-        ]
-    return "\n".join([*lines, f"  ret {wide} {parts[0]}", "}"])
-
-
 # What the vectoriser calls for LANES numbers at once. The scalar activation is one lane of it.
 VECTORS = """
-declare void @fma64_in_lanes(ptr, ptr, ptr, ptr)
 declare void @activation_in_lanes(i64, ptr, ptr)
 declare float @fma32(float, float, float)
 declare <4 x float> @fma32x4(<4 x float>, <4 x float>, <4 x float>) nounwind willreturn memory(none)
+declare <2 x double> @fma64x2(<2 x double>, <2 x double>, <2 x double>) nounwind willreturn memory(none)
 @llvm.compiler.used = appending global [1 x ptr] [ptr @fma32x4], section "llvm.metadata"
 
-define <4 x double> @fma64x4(<4 x double> %a, <4 x double> %b, <4 x double> %c) noinline nounwind {
-  %from_a = alloca <4 x double>
-  %from_b = alloca <4 x double>
-  %from_c = alloca <4 x double>
-  %to = alloca <4 x double>
-  store <4 x double> %a, ptr %from_a
-  store <4 x double> %b, ptr %from_b
-  store <4 x double> %c, ptr %from_c
-  call void @fma64_in_lanes(ptr %from_a, ptr %from_b, ptr %from_c, ptr %to)
-  %out = load <4 x double>, ptr %to
-  ret <4 x double> %out
+define double @fma64(double %a, double %b, double %c) alwaysinline nounwind willreturn memory(none) {
+  %two_a = insertelement <2 x double> poison, double %a, i32 0
+  %two_b = insertelement <2 x double> poison, double %b, i32 0
+  %two_c = insertelement <2 x double> poison, double %c, i32 0
+  %out = call <2 x double> @fma64x2(<2 x double> %two_a, <2 x double> %two_b, <2 x double> %two_c)
+  %one = extractelement <2 x double> %out, i32 0
+  ret double %one
 }
 
 define <4 x i64> @activation_by_numberx4(i64 %number, <4 x float> %z) noinline nounwind {
@@ -498,6 +442,23 @@ define i64 @activation_by_number(i64 %number, float %z) noinline nounwind willre
 }
 """
 
+
+def one_lane(kind: str, bits: str, lanes: int) -> str:
+    """one_fma{bits}, for a page to see how the vectors' multiply-add is rounded."""
+    vector = f"<{lanes} x {kind}>"
+    operands = [f"  %wide_{x} = insertelement {vector} zeroinitializer, {kind} %{x}, i32 0" for x in "abc"]
+    return "\n".join(
+        [
+            f"define {kind} @one_fma{bits}({kind} %a, {kind} %b, {kind} %c) nounwind {{",
+            *operands,
+            f"  %out = call {vector} @fma{bits}x{lanes}({vector} %wide_a, {vector} %wide_b, {vector} %wide_c)",
+            f"  %one = extractelement {vector} %out, i32 0",
+            f"  ret {kind} %one",
+            "}",
+        ]
+    )
+
+
 ONE_BY_ONE = "\n".join(
     f"""
   %a{i} = extractelement <4 x float> %a, i32 {i}
@@ -508,10 +469,11 @@ ONE_BY_ONE = "\n".join(
     for i in range(LANES)
 )
 
-# `fma32` for four, one by one where one of them is hard. It is linked last: LLVM finds f32x4.demote_f64x2_zero only where
-# its optimiser has not been.
-FMA32X4 = f"""
+# Multiply-adds of vectors: `fma32` for four, one by one where one of them is hard; in float64, of the first lane alone.
+# They are linked last: LLVM finds f32x4.demote_f64x2_zero only where its optimiser has not been, and they keep their shape.
+CALLED_AS_VECTORS = f"""
 declare float @fma32(float, float, float)
+declare double @fma64_emulated(double, double, double)
 declare <4 x float> @llvm.fabs.v4f32(<4 x float>)
 declare i1 @llvm.vector.reduce.or.v4i1(<4 x i1>)
 declare <16 x i8> @llvm.wasm.shuffle(<16 x i8>, <16 x i8>, {", ".join(["i32"] * 16)})
@@ -548,6 +510,17 @@ one_by_one:
 {ONE_BY_ONE}
   ret <4 x float> %to3
 }}
+
+define <2 x double> @fma64x2(<2 x double> %a, <2 x double> %b, <2 x double> %c) nounwind {{
+  %one_a = extractelement <2 x double> %a, i32 0
+  %one_b = extractelement <2 x double> %b, i32 0
+  %one_c = extractelement <2 x double> %c, i32 0
+  %exact = call double @fma64_emulated(double %one_a, double %one_b, double %one_c)
+  %out = insertelement <2 x double> zeroinitializer, double %exact, i32 0
+  ret <2 x double> %out
+}}
+{one_lane("float", "32", LANES)}
+{one_lane("double", "64", 2)}
 """
 
 # What Numba's arrays and errors need. An array is 32 bytes of head, whose fourth field is where its data are, and these.
@@ -707,6 +680,30 @@ def functions(linking: bytes) -> dict[str, int]:
                 name = reader.vector().decode()
                 if kind == 0 and not undefined:
                     found[name] = number
+    return found
+
+
+FUSED = {"fma32x4": "fd 85 02", "fma64x2": "fd 87 02"}  # relaxed_madd of f32x4 and f64x2, by what it takes the place of
+
+
+def fused(module: bytes) -> list[tuple[bytes, bytes]]:
+    """(old, new): what to replace wherever it stands, a call by an instruction and three that do nothing."""
+    numbers = exports(next(content for kind, content in sections(module) if kind == EXPORT))
+    call, nothing = b"\x10", b"\x01" * 3
+    return [(call + padded(numbers[name]), bytes.fromhex(code) + nothing) for name, code in FUSED.items()]
+
+
+def padded(number: int) -> bytes:
+    """LEB128 of five bytes, as object files write the numbers of functions: so long a pattern is never there by chance."""
+    return bytes(number >> shift & 127 | (128 if shift < 28 else 0) for shift in range(0, 35, 7))
+
+
+def exports(section: bytes) -> dict[str, int]:
+    """{name: number} of what an export section exports."""
+    reader, found = Reader(section), {}
+    for _ in range(reader.unsigned()):
+        name, _kind = reader.vector().decode(), reader.byte()
+        found[name] = reader.unsigned()
     return found
 
 

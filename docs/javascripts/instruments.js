@@ -151,35 +151,42 @@ const vgpInstruments = (() => {
   // The kernels: in this page for what takes a few milliseconds, in workers for sampled networks. These are cut into
   // tasks, and a newer state drops what is left of an older one.
 
-  const PIECE = 4;  // plain networks per task: the kernel takes so many at once
+  const PIECE = 4;  // networks per task: the kernel takes so many plain ones at once; one with a batch costs more than that
   let starting = null;
 
   function engine() {
     const packed = () => new Blob([Uint8Array.from(atob(VGP_DATA.wasm), (c) => c.charCodeAt(0))]);
-    starting ??= new Response(packed().stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer().then((bytes) => {
+    starting ??= new Response(packed().stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer().then((buffer) => {
+      const module = { ...VGP_DATA, bytes: new Uint8Array(buffer) };
       const source = `${vgpKernels}
         let kernels;
         onmessage = ({ data }) => {
           try {
-            if (data.bytes) kernels = vgpKernels(data.bytes, data.activations);
+            if (data.bytes) { kernels = vgpKernels(data); postMessage({}); }
             else postMessage({ answer: kernels.propagate(data.options) });
           } catch (error) { postMessage({ error: String(error) }); }
         };`;
       const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
       const workers = Array.from({ length: Math.min(4, navigator.hardwareConcurrency || 1) }, () => new Worker(address));
+      const started = workers.map((worker) => new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => data.error ? reject(data.error) : resolve();
+        worker.onerror = ({ message }) => reject(message);
+        worker.postMessage(module);
+      }));
       // each worker stands there twice: it has its next task while this page draws
-      const pool = { kernels: vgpKernels(bytes, VGP_DATA.activations), idle: [...workers, ...workers], queue: [] };
-      for (const worker of workers) {
-        worker.tasks = [];
-        worker.onmessage = ({ data }) => {
-          const task = worker.tasks.shift();
-          pool.idle.push(worker);
-          work(pool);
-          task.done(data);
-        };
-        worker.postMessage({ bytes, activations: VGP_DATA.activations });
-      }
-      return pool;
+      const pool = { kernels: vgpKernels(module), idle: [...workers, ...workers], queue: [] };
+      return Promise.all(started).then(() => {
+        for (const worker of workers) {
+          worker.tasks = [];
+          worker.onmessage = ({ data }) => {
+            const task = worker.tasks.shift();
+            pool.idle.push(worker);
+            work(pool);
+            task.done(data);
+          };
+        }
+        return pool;
+      });
     });
     return starting;
   }
@@ -194,16 +201,12 @@ const vgpInstruments = (() => {
 
   /* Answers to the questions; onPart is called at once, and whenever some networks have come. */
   function compute(pool, owner, questions, onPart, onError) {
-    const answers = {};
+    const answers = {}, isSampled = ([, [call]]) => call === "propagate", all = Object.entries(questions);
     let open = 0;
     owner.questions = questions;
     pool.queue = pool.queue.filter((task) => task.owner !== owner);
-    for (const [key, [call, options]] of Object.entries(questions)) {
-      if (call !== "propagate") {
-        answers[key] = pool.kernels[call](options);
-        continue;
-      }
-      const piece = options.normalisation || options.residual ? 1 : PIECE, parts = [];
+    for (const [key, [, options]] of all.filter(isSampled)) {
+      const piece = options.batchSize > 1 ? 1 : PIECE, parts = [];
       for (let first = 0; first < options.trials; first += piece) {
         open += 1;
         pool.queue.push({ owner, options: { ...options, first, trials: Math.min(piece, options.trials - first) }, done: ({ answer, error }) => {
@@ -217,13 +220,14 @@ const vgpInstruments = (() => {
         } });
       }
     }
-    onPart(answers, open === 0);
     work(pool);
+    for (const [key, [call, options]] of all) if (!isSampled([key, [call]])) answers[key] = pool.kernels[call](options);
+    onPart(answers, open === 0);
   }
 
   // Life
 
-  const PATIENCE = [12, 60];  // milliseconds until some networks are drawn though not all are there; then until more are
+  const PATIENCE = [30, 60];  // milliseconds until theory and the networks that are there are drawn; then until more are
 
   function fromAddress(name, state) {
     const query = new URLSearchParams(location.search);
@@ -256,27 +260,33 @@ const vgpInstruments = (() => {
     let pool = null;
     const part = (selector) => element.querySelector(selector);
     const figure = part(".instrument-figure"), inputs = new Map();
-    let frame = 0, saying = 0, shown = -Infinity, patience = 0;
+    let frame = 0, saying = 0, waiting = 0, draws = 0, latest = null;
     if (instrument.address) fromAddress(name, state);
 
-    /* What theory says at once; then all networks, or those that are there after a while. */
-    function show(answers, complete) {
-      const now = performance.now();
-      if (!complete && now - shown < patience) return;
-      patience = PATIENCE[shown === -Infinity ? 0 : 1];
-      shown = now;
+    /* Draw what was asked for once it is complete, and after a while in any case: `answers` fills up. */
+    function show(asked, answers, complete) {
+      latest = { asked, answers, complete };
+      if (complete) draw();
+      else waiting ||= setTimeout(draw, PATIENCE[Math.min(draws, 1)]);
+    }
+
+    function draw() {
+      const { asked, answers, complete } = latest;
+      clearTimeout(waiting);
+      waiting = 0;
+      draws += 1;
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => {
-        const drawn = instrument.draw(state, answers);
+        const drawn = instrument.draw(asked, answers);
         if (!drawn) return;
-        figure.style.cssText = look(state);
+        figure.style.cssText = look(asked);
         figure.innerHTML = figureHtml(drawn);
         const open = part(".verdict details")?.open;
         part(".verdict").innerHTML = drawn.verdict;
         if (open) part(".verdict details").open = true;
         part(".instrument-table").innerHTML = tableHtml(drawn.rows);
         element.dataset.networks = drawn.networks ?? "";
-        if (complete) {
+        if (complete && asked === latest.asked) {
           element.dataset.state = "ready";
           clearTimeout(saying);
           saying = setTimeout(() => { part("[role=status]").textContent = part(".verdict").firstElementChild.textContent; }, 500);
@@ -292,7 +302,7 @@ const vgpInstruments = (() => {
     function update() {
       if (!pool) return;  // it will be called when the kernels are there
       element.dataset.state = "busy";
-      shown = -Infinity;
+      draws = 0;
       for (const [control, input] of inputs) {
         input.disabled = control.off?.(state) ?? false;
         const words = control.options ? "" : written(control, state[control.name]);
@@ -302,7 +312,8 @@ const vgpInstruments = (() => {
         input.previousElementSibling.textContent = words;
       }
       try {
-        compute(pool, owner, instrument.ask(state), show, failed);
+        const asked = { ...state };
+        compute(pool, owner, instrument.ask(asked), (...found) => show(asked, ...found), failed);
       } catch (error) { failed(error); }
     }
 

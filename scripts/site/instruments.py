@@ -6,12 +6,12 @@ import gzip
 import hashlib
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import experiment
 import style
+import v8
 from py_mini_racer import MiniRacer
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, wasm
@@ -55,6 +55,7 @@ def module() -> bytes:
 
 def data(digest: str) -> dict:
     """Activations in the order of their numbers, initialisers, and the module: a page from a file cannot fetch it."""
+    module = wasm.module()
     return {
         "sources": digest,
         "activations": [
@@ -80,7 +81,8 @@ def data(digest: str) -> dict:
             }
             for rule in INITIALISERS.values()
         ],
-        "wasm": base64.b64encode(gzip.compress(wasm.module(), 9, mtime=0)).decode(),
+        "wasm": base64.b64encode(gzip.compress(module, 9, mtime=0)).decode(),
+        "fused": [[list(old), list(new)] for old, new in wasm.fused(module)],
     }
 
 
@@ -100,13 +102,11 @@ def batches(phi: Activation, size: int) -> dict:
 @functools.cache
 def engine() -> MiniRacer:
     """V8 with the instruments loaded, for their first states."""
-    # where an event loop runs already, as Playwright's does, V8 would share it and end with it
-    with ThreadPoolExecutor(1) as elsewhere:
-        v8 = elsewhere.submit(MiniRacer).result()
+    engine = v8.start()
     for file in [DATA, SCRIPTS / "kernels.js", SCRIPTS / "instruments.js", *(SCRIPTS / "instruments").glob("*.js")]:
-        v8.eval(file.read_text() + "\n;0")
-    v8.eval(f"var kernels = vgpKernels(new Uint8Array({list(module())}), VGP_DATA.activations); 0")
-    return v8
+        engine.eval(file.read_text() + "\n;0")
+    engine.eval(f"var kernels = vgpKernels({{ ...VGP_DATA, bytes: new Uint8Array({list(module())}) }}); 0")
+    return engine
 
 
 @functools.cache

@@ -12,9 +12,9 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import v8
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
-from py_mini_racer import MiniRacer
 
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<display>.*?)\\\])\s*</(?P=tag)>',
@@ -50,7 +50,7 @@ class Typesetter:
     def __init__(self):
         self.files = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / "static" / "mathjax"
         self.known: dict[tuple[str, bool], str] = {}
-        self.engine = MiniRacer()
+        self.engine = v8.start()
         sources = {
             f"/mathjax/{file.relative_to(self.files).as_posix()}": file.read_text() for file in self.files.rglob("*.js")
         }

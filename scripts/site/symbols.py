@@ -25,12 +25,17 @@ def meanings() -> dict[str, str]:
 
 
 def page(content: str) -> str:
-    """The page's HTML, formulas not yet typeset, with a tooltip for each symbol where it is first met."""
+    """The page's HTML, formulas not yet typeset, with a tooltip for each symbol where it is first met.
+
+    The theme shows it under a pointer and on focus: by the keyboard, or by a finger that taps.
+    """
     for tex, meaning in meanings().items():
         symbol = re.compile(
             rf'<span class="arithmatex">\\\({re.escape(html.escape(tex, False))}(?![\w\'^_{{]).*?\\\)</span>'
         )
         content = symbol.sub(
-            lambda span, said=meaning: f'<abbr title="{html.escape(said)}">{span[0]}</abbr>', content, count=1
+            lambda span, said=meaning: f'<abbr title="{html.escape(said)}" tabindex="0">{span[0]}</abbr>',
+            content,
+            count=1,
         )
     return content
