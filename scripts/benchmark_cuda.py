@@ -107,7 +107,7 @@ def verify() -> int:
 
 
 def assembled(ptx: str, architecture: str, contract: bool = False) -> tuple[bytes, dict[str, int]]:
-    """The machine code, by the linker that Numba uses, and what it needs: registers, bytes of stack, spills, local memory."""
+    """The machine code, by the linker that Numba uses, and what it needs: registers, bytes of stack and of spills."""
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
     text = re.sub(r"\.target sm_\w+", f".target {architecture}", ptx)
@@ -117,13 +117,13 @@ def assembled(ptx: str, architecture: str, contract: bool = False) -> tuple[byte
         rb"-fmad (false |true \0)", b"-fmad" + bytes(7), bytes(linker.link("cubin").code)
     )  # it notes its options
     log = linker.get_info_log()
-    found = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    used = re.search(r"used (\d+) registers,.* (\d+) bytes lmem", log)
-    if found is None or used is None:
+    # of the kernel, and of every function that it calls
+    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    used = re.findall(r"used (\d+) registers", log)
+    if not found or not used:
         raise RuntimeError(f"the linker says nothing of registers and spills:\n{log}")
-    stack, stores, loads = map(int, found.groups())
-    registers, local = map(int, used.groups())
-    return code, {"registers": registers, "stack": stack, "spill_stores": stores, "spill_loads": loads, "local": local}
+    stack, stores, loads = (sum(map(int, column)) for column in zip(*found, strict=True))
+    return code, {"registers": max(map(int, used)), "stack": stack, "spill_stores": stores, "spill_loads": loads}
 
 
 def units_kernel(name: str) -> Callable:
@@ -230,7 +230,7 @@ def resources() -> list[list[str]]:
     for name, (kernel, signature) in (compiled | others).items():
         ptx = compiling.ptx(kernel, signature, (7, 5))
         figures = [assembled(ptx, architecture)[1] for architecture in ARCHITECTURES]
-        spilt = sum(row["spill_stores"] + row["spill_loads"] + row["local"] for row in figures)
+        spilt = sum(row["spill_stores"] + row["spill_loads"] for row in figures)
         count = "" if name in others else f"{instructions_per_pair(name, ARCHITECTURES[-1])['all'] / 2:.0f}"
         rows.append([name, *(str(row["registers"]) for row in figures), str(spilt), count])
     return rows

@@ -146,7 +146,7 @@ def assert_strict(ptx):
 
 def assert_lean(figures, registers):
     assert figures["registers"] <= registers
-    assert {figures[name] for name in ("stack", "spill_stores", "spill_loads", "local")} == {0}
+    assert {figures[name] for name in ("stack", "spill_stores", "spill_loads")} == {0}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,7 +63,7 @@ lane, lanes, lane_of_warp = number(0, "tid.x"), number(1, "ntid.x"), number(0, "
 # it derives from takes any.
 prefer_wide_vectors = statement(cpu=lambda builder: set.add(builder.function.attributes, '"prefer-vector-width"="512"'))
 # The function stays one: LLVM would copy it into each of its callers and optimise every copy, for minutes
-compile_once = statement(cpu=lambda builder: builder.function.attributes.add("noinline"))
+compile_once = statement(*[lambda builder: builder.function.attributes.add("noinline")] * 2)
 
 
 @njit(inline="always", **STRICT)

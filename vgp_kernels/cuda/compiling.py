@@ -2,10 +2,12 @@
 
 Products and sums are not contracted (NVVM's fma=0: they come out as mul.rn and add.rn, which the assembler leaves alone);
 division and square root round as IEEE 754 says (div.rn, sqrt.rn) and subnormals are kept (no .ftz), which are the defaults
-without fastmath. tests/test_cuda.py reads this off the PTX and the machine code.
+without fastmath. tests/test_cuda.py reads this off the PTX and the machine code. All functions are marked as convergent: what
+holds a barrier for all lanes of a block must not be moved into a branch that some take, and LLVM knows that of the barrier only.
 """
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -28,10 +30,15 @@ def compiling(capability: tuple[int, int] | None = None) -> Iterator[None]:
     from numba.cuda.cudadrv import nvvm
 
     compile_ir = nvvm.compile_ir
-    with ExitStack() as patches:
-        patches.enter_context(
-            mock.patch.object(nvvm, "compile_ir", lambda module, **options: compile_ir(module, fma=False, **options))
+
+    def strict(modules: Any, **options: Any) -> bytes:
+        modules = [modules] if isinstance(modules, str) else modules
+        return compile_ir(
+            [re.sub(r"^define .*\)", r"\g<0> convergent", text, flags=re.M) for text in modules], fma=False, **options
         )
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(nvvm, "compile_ir", strict))
         if capability is not None:
             device = SimpleNamespace(compute_capability=capability)
             patches.enter_context(mock.patch.object(dispatcher, "get_current_device", lambda: device))
