@@ -89,6 +89,38 @@ def verified() -> list[tuple[Network, int, int]]:
     return [*jobs, (Network(5_000, 64, "tanh", weight_variance=1.2), 40, 3)]
 
 
+def verified_batches() -> list[tuple[Network, int, int, str]]:
+    """(network, trials, seed, loss gradient) with batches, norms and skips: every activation, norm, skip and law; corner cases."""
+    laws = [{"weight_variance": 1.7}, {"initialiser": "orthogonal"}]
+    norms = [{}] + [
+        {"normalisation": norm, "norm_position": place}
+        for norm in ("batch", "batch_inference", "layer", "rms")
+        for place in ("pre", "post")
+    ]
+    skips = [{}] + [
+        {"residual": skip, "residual_scale": 0.7} for skip in ("preactivation", "postactivation", "two_weights")
+    ]
+    shapes = [(37, 3), (131, 40)]
+    jobs: list[tuple[Network, int, int, str]] = [
+        (
+            Network(4, width, "tanh", batch_size=size, input_correlation=0.3, **law, **norm, **skip),
+            50,
+            size,
+            "independent",
+        )
+        for (width, size), law, norm, skip in itertools.product(shapes, laws, norms, skips)
+    ]
+    jobs += [
+        (Network(3, 65, name, "xavier", bias_variance=0.2, batch_size=5, input_width=9), 100, 2**63, "shared")
+        for name in [*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"]
+    ]
+    jobs += [
+        (Network(5, 33, "relu", weight_variance=variance, batch_size=3), 50, 1, "independent")
+        for variance in (1e-12, 1e12)
+    ]
+    return [*jobs, (Network(1_000, 256, "tanh", "xavier", batch_size=32), 10, 2, "independent")]  # in segments
+
+
 def verify() -> int:
     """How many networks gave the CPU's bits; raises RuntimeError at the first job that did not."""
     jobs = verified()

@@ -13,7 +13,7 @@ import types
 
 import numba
 import numpy as np
-from numba import njit
+from numba import cuda, njit
 from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext, FakeCUDADevice
 
@@ -83,6 +83,8 @@ def run_block(manager, grid_point, *arguments):
         raise next((failure[0] for failure in failures if "different barriers" not in str(failure[0])), failures[0][0])
 
 
+compile_kernel = cuda.jit  # its one option that the simulator does not know is for the assembler
+cuda.jit = lambda *types, max_registers=None, **options: compile_kernel(*types, **options)
 simulator.BlockThread.syncthreads = syncthreads
 simulator.BlockManager.run = run_block
 FakeCUDADevice.MULTIPROCESSOR_COUNT = FakeCUDAContext.MULTIPROCESSOR_COUNT = 1
@@ -107,8 +109,14 @@ def together():
     syncthreads(this())
 
 
+KNOWN = {}  # what each lane puts
+
+
 def put(array, index, value):
+    KNOWN[lane()] = index, np.float64(value).tobytes()
     together()
+    if KNOWN[lane()] != KNOWN[0]:
+        raise RuntimeError(f"lanes put different values or put them elsewhere: {value}, and lane 0 {KNOWN[0]}")
     array[index] = value
     together()
 

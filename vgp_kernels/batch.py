@@ -47,7 +47,7 @@ from vgp_kernels.frames import (
     squared_norm,
 )
 from vgp_kernels.frames import scale as rescale
-from vgp_kernels.lanes import compile_once, prefer_wide_vectors, row
+from vgp_kernels.lanes import compile_once, mine, prefer_wide_vectors, put, row, together
 from vgp_kernels.network import Network
 from vgp_kernels.normalisation import normalise, normalise_back
 from vgp_kernels.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32
@@ -122,6 +122,17 @@ class Work(NamedTuple):
     rest: np.ndarray
 
 
+class Room(NamedTuple):
+    """All that a network needs."""
+
+    kept: Kept
+    work: Work
+    x: np.ndarray  # signals, then gradients
+    exponents: np.ndarray
+    starts: np.ndarray  # the inputs of segments
+    start_exponents: np.ndarray
+
+
 class Key(NamedTuple):
     """Which network's random numbers."""
 
@@ -130,6 +141,9 @@ class Key(NamedTuple):
     seed_high: np.uint32
 
 
+# Arrays are handed in: neither this function counts references to them nor do those that it calls. With one input, counting
+# took a fifth of the time.
+BORROWING = STRICT | {"_nrt": False}
 ACTIVATE = types.void(types.int64, types.float64[:, ::1], types.int64, types.float64[::1], types.float32[:, ::1])
 NUMBA_TYPES = {int: types.int64, float: types.float64, bool: types.boolean, np.uint32: types.uint32}
 BLOCK = types.NamedTuple([NUMBA_TYPES[kind] for kind in Block.__annotations__.values()], Block)
@@ -140,10 +154,16 @@ RUN = types.void(
 
 
 @njit(inline="always", **STRICT)
+def weights_of(block):
+    """How many weights a block has."""
+    return 2 if block.first and block.second else 1
+
+
+@njit(inline="always", **STRICT)
 def apply_activation(name, u, n, factors, slope):
     """u_b ← φ(factor_b u_b), φ′ kept; `name` is what `value_and_slope` takes."""
     for b in range(factors.size):
-        for unit in range(n):
+        for unit in mine(n):
             z = min(max(u[b, unit] * factors[b], -1e30), 1e30)
             h, d = value_and_slope(name, f32(z))
             u[b, unit] = f64(h)
@@ -176,8 +196,8 @@ def activate(apply, block, u, exponents, slope, factors):
                 target = min(exponent + LINEAR, 0)
             if block.grows:
                 target += max(exponent - LINEAR, 0)
-        factors[b] = power_of_two(exponents[b] - target)
-        exponents[b] = target
+        put(factors, b, power_of_two(exponents[b] - target))
+        put(exponents, b, target)
     apply(block.activation, u, n, factors, slope)
 
 
@@ -198,7 +218,7 @@ def multiply(block, scale, layer, slot, key, u, exponents, n, kept, at, work):
     q, y, r = row(row(kept.q, at), slot), row(row(kept.y, at), slot), row(row(kept.r, at), slot)
     copy(row(row(kept.exponents, at), slot), exponents, batch_size)
     rank = extend(q, np.int64(0), u, batch_size, n, r, work.rest)
-    kept.rank[at, slot] = rank
+    put(row(kept.rank, at), slot, rank)
     purpose = u32(FORWARD + u32(slot))
     if block.orthogonal:
         random_frame(y, np.int64(0), rank, width, layer, purpose, key, work)
@@ -214,7 +234,7 @@ def multiply(block, scale, layer, slot, key, u, exponents, n, kept, at, work):
         for b in range(batch_size):
             if exponents[b] < 0:
                 shift(row(u, b), exponents[b], width)
-                exponents[b] = 0
+                put(exponents, b, 0)
             add_multiple(row(u, b), block.bias_scale * power_of_two(-exponents[b]), row(work.rest, 0), width)
     keep_in_range(u, exponents, batch_size, width)
 
@@ -235,7 +255,9 @@ def multiply_back(block, scale, layer, slot, key, g, exponents, n, kept, at, wor
             copy(row(inputs, j), row(q, j), n)
         count = rank
     count = extend(work.outputs, count, g, batch_size, width, coefficients, work.rest)
-    log_norm = log_norm_of_product(coefficients, count, exponents, r, rank, input_exponents, batch_size, work.factors)
+    log_norm = log_norm_of_product(
+        coefficients, count, exponents, r, rank, input_exponents, batch_size, work.factors, row(work.rest, 0)
+    )  # fmt: skip
     if block.orthogonal:
         random_frame(inputs, rank, count, n, layer, purpose, key, work)
     else:
@@ -249,14 +271,16 @@ def multiply_back(block, scale, layer, slot, key, g, exponents, n, kept, at, wor
                 coefficients[b, j] = dot(row(y, j), row(g, b), width) - dot(row(q, j), row(product, b), n)
             combine(row(product, b), row(coefficients, b), q, rank, n)
     for b in range(batch_size):
-        for unit in range(n):
+        for unit in mine(n):
             g[b, unit] = scale * product[b, unit]
     keep_in_range(g, exponents, batch_size, n)
     return log_norm
 
 
 @njit(**STRICT)
-def log_norm_of_product(left, rows, left_exponents, right, columns, right_exponents, batch_size, factors):
+def log_norm_of_product(
+    left, rows, left_exponents, right, columns, right_exponents, batch_size, factors, entries
+):  # fmt: skip
     """ln |Σ_b left_b right_bᵀ|, the vectors of input b in units of 2^(left_exponents_b + right_exponents_b)."""
     compile_once()
     common = NO_EXPONENT
@@ -268,23 +292,32 @@ def log_norm_of_product(left, rows, left_exponents, right, columns, right_expone
             common = max(common, left_exponents[b] + right_exponents[b])
     if common == NO_EXPONENT:
         return -math.inf
-    for b in range(batch_size):
-        factors[b] = power_of_two(left_exponents[b] + right_exponents[b] - common)
     square = 0.0
+    together()
+    for b in mine(batch_size):
+        factors[b] = power_of_two(left_exponents[b] + right_exponents[b] - common)
+    together()
     for i in range(rows):
-        for j in range(columns):
+        for j in mine(columns):
             entry = 0.0
             for b in range(batch_size):
                 entry += left[b, i] * right[b, j] * factors[b]
-            square += entry * entry
+            entries[j] = entry
+        together()
+        for j in range(columns):
+            square += entries[j] * entries[j]
+        together()
     return 0.5 * log64(square) + LN2 * common
 
 
 @njit(**STRICT)
 def copy_rows(target, target_exponents, source, source_exponents, batch_size, n):
+    compile_once()
+    together()
+    copy(target_exponents, source_exponents, batch_size)
     for b in range(batch_size):
-        target_exponents[b] = source_exponents[b]
         copy(row(target, b), row(source, b), n)
+    together()
 
 
 @njit(**STRICT)
@@ -331,11 +364,11 @@ def block_forward(apply, block, layer, key, x, exponents, kept, at, work):
 
 
 @njit(**STRICT)
-def block_back(block, layer, key, g, exponents, kept, at, work, log_weight_gradient):
+def block_back(block, layer, key, g, exponents, kept, at, work, log_of_loss_gradient, log_weight_gradient):
     """g ← ∂E/∂x at the block's input x, from that at its output; fills in ln |∂E/∂W| of its weights."""
     compile_once()
     batch_size, n, width = block.batch_size, block.input_width if layer == 1 else block.width, block.width
-    scale = block.first_scale if layer == 1 else block.scale
+    scale, weights = block.first_scale if layer == 1 else block.scale, weights_of(block)
     v, v_exponents = work.branch, work.branch_exponents
     if block.norm_place == OUTPUT:
         normalise_kept_back(block, g, exponents, width, kept, at, work)
@@ -345,19 +378,17 @@ def block_back(block, layer, key, g, exponents, kept, at, work, log_weight_gradi
             rescale(row(v, b), block.residual_scale, width)
     if block.second:
         slot = np.int64(1 if block.first else 0)
-        log_weight_gradient[slot] = multiply_back(
-            block, block.scale, u32(layer), slot, key, v, v_exponents, width, kept, at, work
-        )
+        log_norm = multiply_back(block, block.scale, u32(layer), slot, key, v, v_exponents, width, kept, at, work)
+        put(log_weight_gradient, (layer - 1) * weights + slot, log_norm - log_of_loss_gradient)
     # δ = g ⊙ φ′(z)
     for b in range(batch_size):
-        for unit in range(width):
+        for unit in mine(width):
             v[b, unit] *= f64(kept.slope[at, b, unit])
     if block.norm_place == MIDDLE:
         normalise_kept_back(block, v, v_exponents, width, kept, at, work)
     if block.first:
-        log_weight_gradient[0] = multiply_back(
-            block, scale, u32(layer), np.int64(0), key, v, v_exponents, n, kept, at, work
-        )
+        log_norm = multiply_back(block, scale, u32(layer), np.int64(0), key, v, v_exponents, n, kept, at, work)
+        put(log_weight_gradient, (layer - 1) * weights, log_norm - log_of_loss_gradient)
     if block.norm_place == INPUT:
         normalise_kept_back(block, v, v_exponents, n, kept, at, work)
     if block.residual:
@@ -385,7 +416,7 @@ def draw_inputs(block, key, x, exponents, work):
             used += passed_on * passed_on
             size += 1
         rescale(row(x, b), math.sqrt(f64(n)) * block.input_rms, n)
-        exponents[b] = 0
+        put(exponents, b, 0)
 
 
 @njit(**STRICT)
@@ -395,7 +426,7 @@ def draw_loss_gradient(block, key, g, exponents):
     for b in range(block.batch_size):
         column = 0 if block.shared_loss else b
         fill_normals(row(g, b), block.width, key.trial, u32(0), of_column(LOSS, column), key.seed_low, key.seed_high)
-        exponents[b] = 0
+        put(exponents, b, 0)
 
 
 @njit(**STRICT)
@@ -406,11 +437,68 @@ def log_norm(rows, exponents, batch_size, n):
 
 
 @njit(**STRICT)
-def again(apply, block, which, segment, key, starts, start_exponents, kept, work):
+def again(apply, block, which, segment, key, room):
     """The pass forward through a segment once more, for what it keeps."""
-    x, exponents = starts[which], start_exponents[which]
+    x, exponents = row(room.starts, which), row(room.start_exponents, which)
     for at in range(segment):
-        block_forward(apply, block, which * segment + at + 1, key, x, exponents, kept, at, work)
+        block_forward(apply, block, which * segment + at + 1, key, x, exponents, room.kept, at, room.work)
+
+
+@njit(**BORROWING)
+def take_network(
+    apply, block, segment, key, room, log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation
+):  # fmt: skip
+    """Take one network forward and back."""
+    depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
+    kept, work, x, exponents = room.kept, room.work, room.x, room.exponents
+    draw_inputs(block, key, x, exponents, work)
+    for layer in range(depth + 1):
+        if layer > 0:
+            if (layer - 1) % segment == 0:
+                at = (layer - 1) // segment
+                copy_rows(
+                    row(room.starts, at), row(room.start_exponents, at), x, exponents, batch_size, x.shape[1]
+                )  # fmt: skip
+            block_forward(apply, block, layer, key, x, exponents, kept, (layer - 1) % segment, work)
+        n = width if layer > 0 else input_width
+        put(log_signal, layer, log_norm(x, exponents, batch_size, n) - 0.5 * log64(f64(n * batch_size)))
+        put(correlation, layer, mean_cosine(x, batch_size, n, work.rest))
+
+    draw_loss_gradient(block, key, x, exponents)
+    log_of_loss_gradient = log_norm(x, exponents, batch_size, width)
+    for layer in range(depth, -1, -1):
+        if layer < depth:
+            at = layer % segment
+            if at == segment - 1:
+                again(apply, block, layer // segment, segment, key, room)
+            block_back(
+                block, layer + 1, key, x, exponents, kept, at, work, log_of_loss_gradient, log_weight_gradient
+            )  # fmt: skip
+        n = width if layer > 0 else input_width
+        put(log_gradient, layer, log_norm(x, exponents, batch_size, n) - log_of_loss_gradient)
+        put(gradient_correlation, layer, mean_cosine(x, batch_size, n, work.rest))
+
+
+@njit(**STRICT)
+def shapes(block, segment):
+    """The room that a network needs."""
+    depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
+    widest = (max(width, input_width) + 3) // 4 * 4  # whole groups of normals
+    weights, segments = weights_of(block), (depth + segment - 1) // segment
+    rank, both_ranks = min(batch_size, widest), min(2 * batch_size, widest)
+    normed = widest if block.norm_place != NOWHERE else 1
+    kept = Kept(
+        (segment, weights, rank, widest), (segment, weights, rank, widest), (segment, weights, batch_size, rank),
+        (segment, weights), (segment, weights, batch_size), (segment, batch_size, width),
+        (segment, batch_size, normed), (segment, max(normed, batch_size)), (segment, batch_size),
+    )  # fmt: skip
+    work = Work(
+        (batch_size, widest), (batch_size,), (both_ranks, widest), (both_ranks, widest), (batch_size, both_ranks),
+        (batch_size, widest), (1, widest), (1, both_ranks), (batch_size,), (4, widest),
+    )  # fmt: skip
+    return Room(
+        kept, work, (batch_size, widest), (batch_size,), (segments, batch_size, widest), (segments, batch_size)
+    )  # fmt: skip
 
 
 @njit(**STRICT)
@@ -419,67 +507,27 @@ def take_networks(
     log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
 ):  # fmt: skip
     """Take networks forward and back, one after another."""
-    depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
-    widest = (max(width, input_width) + 3) // 4 * 4  # whole groups of normals
-    weights = 2 if block.first and block.second else 1
-    rank, both_ranks = min(batch_size, widest), min(2 * batch_size, widest)
-    normed = widest if block.norm_place != NOWHERE else 0
-    kept = Kept(
-        np.empty((segment, weights, rank, widest)),
-        np.empty((segment, weights, rank, widest)),
-        np.empty((segment, weights, batch_size, rank)),
-        np.empty((segment, weights), np.int64),
-        np.empty((segment, weights, batch_size), np.int64),
-        np.empty((segment, batch_size, width), np.float32),
-        np.empty((segment, batch_size, normed)),
-        np.empty((segment, max(normed, batch_size))),
-        np.empty((segment, batch_size), np.int64),
-    )
-    work = Work(
-        np.empty((batch_size, widest)),
-        np.empty(batch_size, np.int64),
-        np.empty((both_ranks, widest)),
-        np.empty((both_ranks, widest)),
-        np.empty((batch_size, both_ranks)),
-        np.empty((batch_size, widest)),
-        np.empty((1, widest)),
-        np.empty((1, both_ranks)),
-        np.empty(batch_size),
-        np.empty((4, widest)),
-    )
-    segments = (depth + segment - 1) // segment
-    x, exponents = np.empty((batch_size, widest)), np.empty(batch_size, np.int64)
-    starts, start_exponents = np.empty((segments, batch_size, widest)), np.empty((segments, batch_size), np.int64)
+    of = shapes(block, segment)
+    kept, work = of.kept, of.work
+    room = Room(
+        Kept(
+            np.empty(kept.q), np.empty(kept.y), np.empty(kept.r), np.empty(kept.rank, np.int64),
+            np.empty(kept.exponents, np.int64), np.empty(kept.slope, np.float32), np.empty(kept.normalised),
+            np.empty(kept.inverse), np.empty(kept.scales, np.int64),
+        ),
+        Work(
+            np.empty(work.branch), np.empty(work.branch_exponents, np.int64), np.empty(work.inputs), np.empty(work.outputs),
+            np.empty(work.coefficients), np.empty(work.product), np.empty(work.draw), np.empty(work.draw_coefficients),
+            np.empty(work.factors), np.empty(work.rest),
+        ),
+        np.empty(of.x), np.empty(of.exponents, np.int64), np.empty(of.starts), np.empty(of.start_exponents, np.int64),
+    )  # fmt: skip
     for trial in range(len(log_signal)):
-        key = Key(u32(first_trial + u32(trial)), seed_low, seed_high)
-        draw_inputs(block, key, x, exponents, work)
-        for layer in range(depth + 1):
-            if layer > 0:
-                if (layer - 1) % segment == 0:
-                    at = (layer - 1) // segment
-                    copy_rows(starts[at], start_exponents[at], x, exponents, batch_size, widest)
-                block_forward(apply, block, layer, key, x, exponents, kept, (layer - 1) % segment, work)
-            n = width if layer > 0 else input_width
-            log_signal[trial, layer] = log_norm(x, exponents, batch_size, n) - 0.5 * log64(f64(n * batch_size))
-            correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
-
-        draw_loss_gradient(block, key, x, exponents)
-        log_of_loss_gradient = log_norm(x, exponents, batch_size, width)
-        for layer in range(depth, -1, -1):
-            if layer < depth:
-                at = layer % segment
-                if at == segment - 1:
-                    again(apply, block, layer // segment, segment, key, starts, start_exponents, kept, work)
-                weight = layer * weights
-                block_back(
-                    block, layer + 1, key, x, exponents, kept, at, work,
-                    log_weight_gradient[trial, weight : weight + weights],
-                )  # fmt: skip
-                for slot in range(weights):
-                    log_weight_gradient[trial, weight + slot] -= log_of_loss_gradient
-            n = width if layer > 0 else input_width
-            log_gradient[trial, layer] = log_norm(x, exponents, batch_size, n) - log_of_loss_gradient
-            gradient_correlation[trial, layer] = mean_cosine(x, batch_size, n, work.rest)
+        take_network(
+            apply, block, segment, Key(u32(first_trial + u32(trial)), seed_low, seed_high), room, row(log_signal, trial),
+            row(log_gradient, trial), row(log_weight_gradient, trial), row(correlation, trial),
+            row(gradient_correlation, trial),
+        )  # fmt: skip
 
 
 @functools.cache
@@ -500,10 +548,8 @@ def network_function(sources: str = SOURCES):
     return run_networks
 
 
-def run(
-    network: Network, trials: int, seed: int, threads: int, shared_loss: bool, outputs: tuple[np.ndarray, ...]
-) -> None:
-    """Fill the outputs: ln RMS h, ln |∂E/∂h|, ln |∂E/∂W|, and the mean cosines of h and of ∂E/∂h; each (trials, layers)."""
+def block_of(network: Network, shared_loss: bool) -> Block:
+    """What the network's blocks do."""
     phi, orthogonal, residual = activation(network.activation), network.law == "orthogonal", network.residual
     first_scale, scale = math.sqrt(network.first_weight_variance), math.sqrt(network.weight_variance)
     if not orthogonal:
@@ -514,17 +560,28 @@ def run(
         place = OUTPUT
     else:
         place = INPUT if residual in ("preactivation", "two_weights") else MIDDLE
-    block = Block(
+    return Block(
         0, network.depth, network.width, network.fan_in, network.batch_size,
         residual != "preactivation", residual in ("preactivation", "two_weights"), residual is not None,
         KINDS[network.normalisation], place, orthogonal, first_scale, scale, math.sqrt(network.bias_variance),
         network.residual_scale, network.input_rms, network.input_correlation, shared_loss,
         phi.vanishes_at_zero, not phi.is_bounded,
     )  # fmt: skip
-    apply, run_networks = activation_function(network.activation), network_function()
+
+
+def segment_of(network: Network) -> int:
+    """How many blocks keep at a time what the way back needs."""
     widest = max(network.width, network.fan_in)
     bytes_per_block = 16 * network.batch_size * widest * (network.weights_per_layer + 1)
-    segment = min(network.depth, max(MEMORY // bytes_per_block, 1))
+    return min(network.depth, max(MEMORY // bytes_per_block, 1))
+
+
+def run(
+    network: Network, trials: int, seed: int, threads: int, shared_loss: bool, outputs: tuple[np.ndarray, ...]
+) -> None:
+    """Fill the outputs: ln RMS h, ln |∂E/∂h|, ln |∂E/∂W|, and the mean cosines of h and of ∂E/∂h; each (trials, layers)."""
+    apply, run_networks = activation_function(network.activation), network_function()
+    block, segment = block_of(network, shared_loss), segment_of(network)
     seed_low, seed_high = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
     per_task = max(1, min(16, trials // (4 * threads)))
 

@@ -1,6 +1,9 @@
 """Linear algebra on a few long rows, in one fixed order of operations: the same bits on every machine, which no BLAS promises.
 
 A matrix here holds its vectors as rows: `vectors[b, :n]`. A frame is a set of orthonormal rows.
+
+A warp has all of it to itself (`lanes`): entry i of a row is lane i mod WAYS's wherever rows are worked on, so that such
+loops need no barrier between them, and what belongs to a whole row all lanes know.
 """
 
 import math
@@ -13,7 +16,9 @@ from vgp_kernels.lanes import (
     WAYS,
     compile_once,
     mine,
+    most_over_warp,
     prefer_wide_vectors,
+    put,
     row,
     sum_of_entries,
     sum_of_products,
@@ -95,20 +100,27 @@ def combine(x, coefficients, frame, count, n):
             x[i] = x[i] + a * frame[j, i] + b * frame[j + 1, i] + c * frame[j + 2, i] + d * frame[j + 3, i]
         j += 4
     while j < count:
-        add_multiple(x, coefficients[j], row(frame, j), n)
+        a = coefficients[j]
+        for i in mine(n):
+            x[i] += a * frame[j, i]
         j += 1
 
 
 @njit(**STRICT)
 def twin(vectors, b, n):
     """(a, ±1) for the first vector a < b with vector b = ± vector a to the last bit, or (-1, 0)."""
+    compile_once()
+    together()
     for a in range(b):
-        for sign in (1.0, -1.0):
-            unit = 0
-            while unit < n and vectors[b, unit] == sign * vectors[a, unit]:
-                unit += 1
-            if unit == n:
-                return a, sign
+        if abs(vectors[a, 0]) == abs(vectors[b, 0]):
+            for sign in (1.0, -1.0):
+                differs = np.int64(0)
+                for unit in mine(n):
+                    if vectors[b, unit] != sign * vectors[a, unit]:
+                        differs = np.int64(1)
+                        break
+                if most_over_warp(differs) == 0:
+                    return a, sign
     return -1, 0.0
 
 
@@ -120,11 +132,12 @@ def extend(frame, count, vectors, vector_count, n, coefficients, rest):
     twice (Giraud, Langou & Rozložník 2005). Vectors that are equal or opposite get coefficients that are so to the last
     bit: such inputs then stay equal, where rounding would part them in a chaotic network.
     """
+    compile_once()
     for b in range(vector_count):
-        fill(row(coefficients, b), 0.0, coefficients.shape[1])
         other, sign = twin(vectors, b, n)
+        fill(row(coefficients, b), 0.0, coefficients.shape[1])
         if other >= 0:
-            for j in range(count):
+            for j in mine(count):
                 coefficients[b, j] = sign * coefficients[other, j]
             continue
         square = dot(row(vectors, b), row(vectors, b), n)
@@ -133,16 +146,18 @@ def extend(frame, count, vectors, vector_count, n, coefficients, rest):
         for _ in range(2 if count > 0 else 0):
             for j in range(count):
                 along[j] = -dot(row(frame, j), vector, n)
+            for j in mine(count):
                 coefficients[b, j] -= along[j]
             combine(vector, along, frame, count, n)
             left = dot(vector, vector, n)
         if count < n and left > ROUNDING * ROUNDING * square:
             norm = math.sqrt(left)
             inverse = 1.0 / norm
-            for unit in range(n):
+            for unit in mine(n):
                 frame[count, unit] = vector[unit] * inverse
-            coefficients[b, count] = norm
+            put(row(coefficients, b), count, norm)
             count += 1
+    together()
     return count
 
 
@@ -170,10 +185,11 @@ def largest_exponent(x, n):
     prefer_wide_vectors()
     compile_once()
     bits = np.int64(0)  # WebAssembly has no vector comparison of unsigned integers
-    for unit in range(n):
+    for unit in mine(n):
         here = np.int64(bits_from_double(abs(x[unit])))
         if here > bits:
             bits = here
+    bits = most_over_warp(bits)
     return (bits >> np.int64(52)) - 1023 if bits > 0 else NO_EXPONENT
 
 
@@ -187,18 +203,20 @@ def shift(x, exponent, n):
 @njit(**STRICT)
 def keep_in_range(vectors, exponents, batch_size, n):
     """Move powers of two from the rows to their exponents where products of entries could leave the range of float64."""
+    compile_once()
     for b in range(batch_size):
         exponent = largest_exponent(row(vectors, b), n)
         if exponent == NO_EXPONENT:
-            exponents[b] = 0
+            put(exponents, b, 0)
         elif abs(exponent) > USUAL:
             shift(row(vectors, b), -exponent, n)
-            exponents[b] += exponent
+            put(exponents, b, exponents[b] + exponent)
 
 
 @njit(**STRICT)
 def align(vectors, exponents, batch_size, n):
     """Give all rows one exponent, which it returns."""
+    compile_once()
     common = NO_EXPONENT
     for b in range(batch_size):
         exponent = largest_exponent(row(vectors, b), n)
@@ -207,13 +225,14 @@ def align(vectors, exponents, batch_size, n):
     common = 0 if common == NO_EXPONENT else common
     for b in range(batch_size):
         shift(row(vectors, b), exponents[b] - common, n)
-        exponents[b] = common
+        put(exponents, b, common)
     return common
 
 
 @njit(**STRICT)
 def add_rows(vectors, exponents, others, other_exponents, factor, batch_size, n):
     """vectors ← vectors + factor · others, row by row."""
+    compile_once()
     for b in range(batch_size):
         here, there = largest_exponent(row(vectors, b), n), largest_exponent(row(others, b), n)
         if there == NO_EXPONENT or factor == 0.0:
@@ -227,12 +246,13 @@ def add_rows(vectors, exponents, others, other_exponents, factor, batch_size, n)
             common = max(here + exponents[b], there)
         shift(row(vectors, b), exponents[b] - common, n)
         add_multiple(row(vectors, b), factor * power_of_two(other_exponents[b] - common), row(others, b), n)
-        exponents[b] = common
+        put(exponents, b, common)
 
 
 @njit(**STRICT)
 def squared_norm(vectors, exponents, batch_size, n):
     """(s, k) with Σ_b |row b|² = s · 4^k."""
+    compile_once()
     common = NO_EXPONENT
     for b in range(batch_size):
         if largest_exponent(row(vectors, b), n) != NO_EXPONENT:
@@ -246,6 +266,7 @@ def squared_norm(vectors, exponents, batch_size, n):
 @njit(**STRICT)
 def mean_cosine(vectors, batch_size, n, rest):
     """The mean cosine between two rows, over all pairs of rows that are not 0; NaN if there is no such pair."""
+    compile_once()
     if batch_size < 2:
         return math.nan
     direction = row(rest, 0)

@@ -10,6 +10,7 @@ and know the same scalars, and the entries of vectors are dealt out to them. Thr
 Sums over units have one order on every target: WAYS partial sums side by side, as many as a warp has lanes.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -37,16 +38,18 @@ def statement(cpu=None, gpu=None):
     return intrinsic(lambda typing_context: (types.none(), generate))
 
 
+def from_register(builder, name):
+    """A special register of the GPU."""
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), f"llvm.nvvm.read.ptx.sreg.{name}"), []
+    )
+
+
 def number(cpu, register):
     """An intrinsic that is a constant on the CPU and a special register of the GPU."""
 
     def generate(context, builder, signature, arguments):
-        if not on_gpu(context):
-            return I64(cpu)
-        read = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(I32, []), f"llvm.nvvm.read.ptx.sreg.{register}"
-        )
-        return builder.zext(builder.call(read, []), I64)
+        return builder.zext(from_register(builder, register), I64) if on_gpu(context) else I64(cpu)
 
     return intrinsic(lambda typing_context: (types.int64(), generate))
 
@@ -66,10 +69,37 @@ prefer_wide_vectors = statement(cpu=lambda builder: set.add(builder.function.att
 compile_once = statement(*[lambda builder: builder.function.attributes.add("noinline")] * 2)
 
 
-@njit(inline="always", **STRICT)
-def mine(n):
-    """The entries 0 … n - 1 that this lane takes; on the CPU, all."""
-    return range(lane(), n, lanes())
+def dealt(of_lane):
+    """An intrinsic that gives range(first, n, step), with n its argument, and range(n) on the CPU.
+
+    `of_lane` makes first and step, the latter a power of two: how many numbers these are is found without a division.
+    """
+    kind = types.range_iter64_type
+
+    def generate(context, builder, signature, arguments):
+        stop = context.cast(builder, arguments[0], signature.args[0], types.int64)
+        first, step, count = I64(0), I64(1), stop
+        if on_gpu(context):
+            first, step = of_lane(builder)
+            digits = builder.cttz(step, ir.IntType(1)(1))
+            count = builder.ashr(builder.sub(builder.add(stop, builder.sub(step, I64(1))), first), digits)
+        numbers = context.make_helper(builder, kind)
+        numbers.iter, numbers.count = (cgutils.alloca_once_value(builder, value) for value in (first, count))
+        numbers.stop, numbers.step = stop, step
+        return numbers._getvalue()
+
+    return intrinsic(lambda typing_context, n: (kind(n), generate))
+
+
+def lane_and_lanes(builder):
+    return [builder.zext(from_register(builder, name), I64) for name in ("tid.x", "ntid.x")]
+
+
+# The entries 0 … n - 1 that this lane takes
+mine = dealt(lane_and_lanes)
+# The rows 0 … n - 1 of a matrix that the warp of this lane takes, and what this lane takes of the columns of such rows
+rows_of_warp = dealt(lambda builder: [builder.lshr(value, I64(5)) for value in lane_and_lanes(builder)])
+columns_of_lane = dealt(lambda builder: (builder.zext(from_register(builder, "laneid"), I64), I64(WAYS)))
 
 
 @njit(forceinline=True, **STRICT)
@@ -138,14 +168,15 @@ most_over_warp = over_warp(
 def products_of_lane(x, y, entries):
     total = 0.0
     for i in range(lane_of_warp(), entries, WAYS):
-        total += f64(x[i]) * f64(y[i])
+        at = np.uint64(i)  # an index with a sign could count from the end: so much slower
+        total += f64(x[at]) * f64(y[at])
     return sum_over_warp(total)
 
 
 def entries_of_lane(x, entries):
     total = 0.0
     for i in range(lane_of_warp(), entries, WAYS):
-        total += f64(x[i])
+        total += f64(x[np.uint64(i)])
     return sum_over_warp(total)
 
 
