@@ -43,8 +43,9 @@ import experiment
 import numpy as np
 from benchmark import spread, take_turns
 
-from vgp_kernels import ACTIVATIONS, Network, propagate
+from vgp_kernels import ACTIVATIONS, Network, Transformer, propagate
 from vgp_kernels import cuda as target
+from vgp_kernels.attention import NORMS
 from vgp_kernels.cuda import compiling, plain
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
@@ -119,6 +120,25 @@ def verified_batches() -> list[tuple[Network, int, int, str]]:
         for variance in (1e-12, 1e12)
     ]
     return [*jobs, (Network(1_000, 256, "tanh", "xavier", batch_size=32), 10, 2, "independent")]  # in segments
+
+
+def verified_transformers() -> list[tuple[Transformer, int, int]]:
+    """(transformer, trials, seed): every activation, norm and way to scale; shapes that fill no warp, and large ones."""
+    jobs = [
+        (Transformer(3, 40, heads=4, tokens=6, ffn_multiple=2, activation=name), 50, seed)
+        for seed, name in enumerate([*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"])
+    ]
+    jobs += [
+        (Transformer(2, 33, heads=3, tokens=tokens, ffn_multiple=multiple, activation="gelu", norm=norm), 40, 2**63)
+        for tokens, multiple, norm in itertools.product((1, 5, 130), (0, 1), NORMS)
+    ]
+    jobs += [
+        (Transformer(3, 7, tokens=4, skip=False, norm="none", scaled_scores=False), 1000, 1),
+        (Transformer(3, 16, heads=2, tokens=5, token_correlation=1.0, query_variance=9.0), 200, 2),
+        (Transformer(24, 64, heads=4, norm="deepnorm"), 100, 3),
+        (Transformer(4, 512, heads=8, tokens=32, branch_scale=0.3), 10, 4),
+    ]
+    return jobs
 
 
 def verify() -> int:

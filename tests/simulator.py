@@ -105,6 +105,14 @@ def mine(n):
     return range(lane(), int(n), this()._manager._block_dim[0])
 
 
+def rows_of_warp(n):
+    return range(lane() // 32, int(n), this()._manager._block_dim[0] // 32)
+
+
+def columns_of_lane(n):
+    return range(lane() % 32, int(n), 32)
+
+
 def together():
     syncthreads(this())
 
@@ -155,9 +163,11 @@ def double(x, entries):
 
 SIMULATED = types.ModuleType("vgp_kernels.lanes")
 for name, value in {
-    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put,
+    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True,
     "lanes": lambda: this()._manager._block_dim[0], "lane_of_warp": lambda: lane() % 32,
     "prefer_wide_vectors": lambda: None, "compile_once": lambda: None, "row": lambda array, index: array[index],
+    "matrix": lambda array, start, *shape: array[start : start + shape[0] * shape[1]].reshape(*shape),
+    "flat": lambda array: array.reshape(-1), "rows_of_warp": rows_of_warp, "columns_of_lane": columns_of_lane,
     "sum_over_warp": over_warp(halved), "most_over_warp": over_warp(max),
     "sum_of_products": lambda x, y, entries: in_ways(double(x, entries) * double(y, entries)),
     "sum_of_entries": lambda x, entries: in_ways(double(x, entries)),

@@ -16,7 +16,9 @@ from numba import njit, types
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, exp64, f32, f64, fma, log64
 from vgp_kernels.cpu import SOURCES
-from vgp_kernels.matrices import Maker, product, sum_of_squares, transposed
+from vgp_kernels.frames import dot_by_warp, fill, sum_by_warp, sum_of
+from vgp_kernels.lanes import columns_of_lane, compile_once, flat, matrix, mine, put, row, rows_of_warp, together
+from vgp_kernels.matrices import draw_normals, multiply, transpose
 from vgp_kernels.moments import moments, pair_moments
 from vgp_kernels.network import check_name, checked_count, checked_real
 from vgp_kernels.randomness import u32
@@ -159,305 +161,681 @@ class Drawn(NamedTuple):
     """(blocks, ffn_multiple · width, width): W_2."""
 
 
+class Rules(NamedTuple):
+    """What a transformer does with its random numbers."""
+
+    heads: int
+    score_scale: float
+    skip: float
+    branch_scale: float
+    pre: bool
+    post: bool
+    own: np.float32
+    """What multiplies a token's own normals, and those that all have in common."""
+    common: np.float32
+    scales: tuple[np.float32, ...]
+    """What multiplies the normals of the six matrices."""
+
+    @classmethod
+    def of(cls, network: Transformer) -> "Rules":
+        n, inside = network.width, network.ffn_multiple * network.width
+        variances = [network.query_variance] * 2 + [network.weight_variance] * 3 + [network.second_variance]
+        gains = [1.0] * 2 + [network.weight_gain] * 4
+        return cls(
+            network.heads,
+            1 / math.sqrt(n // network.heads) if network.scaled_scores else 1.0,
+            network.skip_scale,
+            network.branch_scale,
+            network.norm == "pre",
+            network.norm in ("post", "deepnorm"),
+            f32(math.sqrt(1 - network.token_correlation)),
+            f32(math.sqrt(network.token_correlation)),
+            tuple(
+                f32(gain * math.sqrt(variance / fan_in) if fan_in else 0.0)
+                for gain, variance, fan_in in zip(gains, variances, [n] * 5 + [inside], strict=True)
+            ),
+        )
+
+
+U, Q, K, V, MIX, BRANCH, TOTAL, Y, G, OF_MIX, OF_Q, OF_K, OF_V, OF_U, TURNED_WIDE, INPUTS = range(16)
+INNER, SLOPE, OF_INNER, TURNED_DEEP, DEEP = range(5)
+HEAD_Q, HEAD_K, HEAD_V, HEAD_G, TURNED_HEAD, OF_HEAD = range(6)
+A, OF_A, TURNED_A, SCORES = range(4)
+PRE, POST, MEAN, ALONG, OF_TOKENS = range(5)
+STRIP = 16  # rows of a matrix that are in memory at a time; one more is for sums
+
+
+class Layout(NamedTuple):
+    """Where in a Room is what."""
+
+    blocks: int
+    kept: int
+    """Blocks whose weights the room has at a time."""
+    tokens: int
+    width: int
+    inside: int
+    head: int
+    """The width of one head."""
+    deep: int
+    """Where such matrices begin, (tokens, inside); the next ones likewise."""
+    of_head: int
+    scores: int
+    of_tokens: int
+    strip: int
+    sizes: int
+    wide: int
+    """(tokens, width): what is worked on, then the inputs of all branches, and the output."""
+
+
+class Room(NamedTuple):
+    """All that a transformer is drawn into and works in."""
+
+    layout: Layout
+    single: np.ndarray
+    """float32: what is drawn, and a transposed matrix."""
+    double: np.ndarray
+    """float64: all else."""
+
+
+def layout_of(network: Transformer, kept: int) -> tuple[Layout, int, int]:
+    """The layout of a Room with the weights of so many blocks, and its entries of float32 and of float64."""
+    t, n, inside = network.tokens, network.width, network.ffn_multiple * network.width
+    head, branches = n // network.heads, network.blocks * (2 if inside else 1)
+    largest = max(n, inside)
+    sizes = DEEP * t * inside, OF_HEAD * t * head, SCORES * t * t, OF_TOKENS * t, (STRIP + 1) * largest, 6
+    starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    single = 2 * t * n + n + n * largest + kept * (4 * n * n + 2 * n * inside)
+    double = starts[-1] + (INPUTS + branches + 1) * t * n
+    return Layout(network.blocks, kept, t, n, inside, head, *starts), single, double
+
+
+def room_of(network: Transformer) -> Room:
+    """A Room with all weights."""
+    layout, single, double = layout_of(network, network.blocks)
+    return Room(layout, np.empty(single, np.float32), np.empty(double))
+
+
 def draw(network: Transformer, trial: int, seed: int) -> Drawn:
     """The tokens and weights of one of the transformers that `propagate` runs."""
-    make = Maker(trial, seed)
-    n, inside = network.width, network.ffn_multiple * network.width
-    own, common = make.normals((network.tokens, n), TOKENS), make.normals((n,), COMMON)
-    tokens = math.sqrt(1 - network.token_correlation) * own + math.sqrt(network.token_correlation) * common
-    loss = make.normals((network.tokens, n), LOSS)
-    loss *= 1 / math.sqrt(sum_of_squares(loss))
+    room = room_of(network)
+    draw_function()(Rules.of(network), u32(trial), u32(seed & 0xFFFFFFFF), u32(seed >> 32), room)
+    n, inside, ends = network.width, network.ffn_multiple * network.width, network.tokens * network.width
+    weights = room.single[2 * ends + n + n * max(n, inside) :].reshape(network.blocks, -1)
     shapes = [(n, n)] * 4 + [(n, inside), (inside, n)]
-    variances = [network.query_variance] * 2 + [network.weight_variance] * 3 + [network.second_variance]
-    gains = [1.0] * 2 + [network.weight_gain] * 4
-    matrices = []
-    for index, (shape, variance, gain) in enumerate(zip(shapes, variances, gains, strict=True)):
-        scale = gain * math.sqrt(variance / shape[0]) if shape[0] else 0.0
-        matrices.append(scale * make.normals((network.blocks, *shape), u32(QUERY + index)))
-    return Drawn(tokens, loss, *matrices)
+    parts = np.split(weights, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=1)
+    return Drawn(
+        *room.single[: 2 * ends].reshape(2, network.tokens, n),
+        *(part.reshape(network.blocks, *shape) for part, shape in zip(parts, shapes, strict=True)),
+    )
+
+
+# What a block of threads can share. First the matrices of a room
+
+
+@njit(inline="always", **STRICT)
+def ends(room, which):
+    """The tokens, or the gradient at the output."""
+    tokens, n = room.layout.tokens, room.layout.width
+    return matrix(room.single, which * tokens * n, tokens, n)
+
+
+@njit(inline="always", **STRICT)
+def shared_part(room):
+    """What all tokens have in common."""
+    n = room.layout.width
+    return row(matrix(room.single, 2 * room.layout.tokens * n, 1, n), 0)
+
+
+@njit(inline="always", **STRICT)
+def turned(room, rows, columns):
+    """For a transposed matrix."""
+    n = room.layout.width
+    return matrix(room.single, 2 * room.layout.tokens * n + n, rows, columns)
+
+
+@njit(inline="always", **STRICT)
+def weights(room, block, index):
+    """One of the six matrices of a block."""
+    layout = room.layout
+    n, inside = layout.width, layout.inside
+    of_block = 2 * layout.tokens * n + n + n * max(n, inside) + block % layout.kept * (4 * n * n + 2 * n * inside)
+    start = of_block + min(index, 4) * n * n + (n * inside if index == 5 else 0)
+    return matrix(room.single, start, inside if index == 5 else n, inside if index == 4 else n)
+
+
+@njit(inline="always", **STRICT)
+def wide(room, which):
+    tokens, n = room.layout.tokens, room.layout.width
+    return matrix(room.double, room.layout.wide + which * tokens * n, tokens, n)
+
+
+@njit(inline="always", **STRICT)
+def turned_wide(room):
+    tokens, n = room.layout.tokens, room.layout.width
+    return matrix(room.double, room.layout.wide + TURNED_WIDE * tokens * n, n, tokens)
+
+
+@njit(inline="always", **STRICT)
+def deep(room, which):
+    tokens, inside = room.layout.tokens, room.layout.inside
+    return matrix(room.double, room.layout.deep + which * tokens * inside, tokens, inside)
+
+
+@njit(inline="always", **STRICT)
+def turned_deep(room):
+    tokens, inside = room.layout.tokens, room.layout.inside
+    return matrix(room.double, room.layout.deep + TURNED_DEEP * tokens * inside, inside, tokens)
+
+
+@njit(inline="always", **STRICT)
+def of_head(room, which):
+    tokens, size = room.layout.tokens, room.layout.head
+    return matrix(room.double, room.layout.of_head + which * tokens * size, tokens, size)
+
+
+@njit(inline="always", **STRICT)
+def turned_head(room):
+    tokens, size = room.layout.tokens, room.layout.head
+    return matrix(room.double, room.layout.of_head + TURNED_HEAD * tokens * size, size, tokens)
+
+
+@njit(inline="always", **STRICT)
+def scores(room, which):
+    tokens = room.layout.tokens
+    return matrix(room.double, room.layout.scores + which * tokens * tokens, tokens, tokens)
+
+
+@njit(inline="always", **STRICT)
+def of_tokens(room, which):
+    return row(matrix(room.double, room.layout.of_tokens, OF_TOKENS, room.layout.tokens), which)
+
+
+@njit(inline="always", **STRICT)
+def strip(room):
+    return matrix(room.double, room.layout.strip, STRIP + 1, max(room.layout.width, room.layout.inside))
+
+
+@njit(inline="always", **STRICT)
+def sizes_of(room):
+    """ln |∂E/∂W| of six matrices, but for the scale of the gradient."""
+    return row(matrix(room.double, room.layout.sizes, 1, 6), 0)
+
+
+# Then what is done with them
 
 
 @njit(**STRICT)
-def combined(a, x, b, y):
-    """a x + b y."""
-    out = np.empty_like(x)
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] = fma(a, x[i, j], b * y[i, j])
-    return out
+def draw_ends(rules, trial, seed_low, seed_high, room):
+    """The tokens, and the gradient at the output."""
+    compile_once()
+    one, own, common, loss = f32(1.0), ends(room, 0), shared_part(room), ends(room, 1)
+    draw_normals(flat(own), one, 0, TOKENS, trial, seed_low, seed_high)
+    draw_normals(common, one, 0, COMMON, trial, seed_low, seed_high)
+    draw_normals(flat(loss), one, 0, LOSS, trial, seed_low, seed_high)
+    factor = f32(1 / math.sqrt(sum_of_squares(loss, row(strip(room), STRIP))))
+    for i in rows_of_warp(len(own)):
+        for j in columns_of_lane(common.size):
+            own[i, j] = rules.own * own[i, j] + rules.common * common[j]
+            loss[i, j] *= factor
+    together()
 
 
 @njit(**STRICT)
-def double(x):
-    """The matrix in float64."""
-    out = np.empty(x.shape, np.float64)
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] = f64(x[i, j])
-    return out
+def draw_block(block, rules, trial, seed_low, seed_high, room):
+    """The six matrices of a block."""
+    compile_once()
+    for index in range(6):
+        w = flat(weights(room, block, index))
+        draw_normals(w, rules.scales[index], block * w.size, u32(QUERY + index), trial, seed_low, seed_high)
 
 
 @njit(**STRICT)
-def normalised(x):
-    """N(x): each row minus its mean, over its standard deviation; and 1 over the latter."""
-    out, scales = np.empty_like(x), np.empty(len(x))
-    n = x.shape[1]
-    for i in range(len(x)):
-        mean, square = 0.0, 0.0
-        for j in range(n):
-            mean += x[i, j]
-        mean /= n
-        for j in range(n):
-            square = fma(x[i, j] - mean, x[i, j] - mean, square)
-        scales[i] = 1.0 / math.sqrt(square / n + EPSILON)
-        for j in range(n):
-            out[i, j] = (x[i, j] - mean) * scales[i]
-    return out, scales
+def combine(a, x, b, y, out):
+    """out ← a x + b y."""
+    compile_once()
+    for i in rows_of_warp(x.shape[0]):
+        for j in columns_of_lane(x.shape[1]):
+            out[i, j] = fma(a, f64(x[i, j]), b * y[i, j])
+    together()
 
 
 @njit(**STRICT)
-def back_through_norm(y, scales, g):
-    """(g - mean(g) - y mean(g y))/std for y = N(x)."""
-    out = np.empty_like(g)
-    n = g.shape[1]
-    for i in range(len(g)):
-        mean, along = 0.0, 0.0
-        for j in range(n):
-            mean += g[i, j]
-            along = fma(g[i, j], y[i, j], along)
-        for j in range(n):
-            out[i, j] = (g[i, j] - mean / n - y[i, j] * (along / n)) * scales[i]
-    return out
+def take_means(x, means):
+    """The mean of each row."""
+    compile_once()
+    for i in rows_of_warp(len(x)):
+        means[i] = sum_by_warp(row(x, i), x.shape[1]) / x.shape[1]
+    together()
 
 
 @njit(**STRICT)
-def part(x, head, size):
-    """The columns of one head, row by row in memory."""
-    out = np.empty((len(x), size))
-    for i in range(len(x)):
-        for j in range(size):
+def take_mean_products(x, y, means):
+    """The mean of the products of each row's entries with those of another."""
+    compile_once()
+    for i in rows_of_warp(len(x)):
+        means[i] = dot_by_warp(row(x, i), row(y, i), x.shape[1]) / x.shape[1]
+    together()
+
+
+@njit(**STRICT)
+def normalise(x, out, scales):
+    """out ← N(x): each row minus its mean, over its standard deviation; and 1 over the latter."""
+    compile_once()
+    take_means(x, scales)
+    subtract(x, scales, out)
+    take_mean_products(out, out, scales)
+    for i in mine(len(x)):
+        scales[i] = 1.0 / math.sqrt(scales[i] + EPSILON)
+    together()
+    scale_rows(out, scales)
+
+
+@njit(**STRICT)
+def subtract(x, means, out):
+    """out ← x - means, row by row."""
+    compile_once()
+    for i in rows_of_warp(len(x)):
+        for j in columns_of_lane(x.shape[1]):
+            out[i, j] = x[i, j] - means[i]
+    together()
+
+
+@njit(**STRICT)
+def scale_rows(x, scales):
+    compile_once()
+    for i in rows_of_warp(len(x)):
+        for j in columns_of_lane(x.shape[1]):
+            x[i, j] *= scales[i]
+    together()
+
+
+@njit(**STRICT)
+def back_through_norm(y, scales, g, means, alongs):
+    """g ← (g - mean(g) - y mean(g y))/std for y = N(x)."""
+    compile_once()
+    take_means(g, means)
+    take_mean_products(g, y, alongs)
+    subtract_parts(y, scales, g, means, alongs)
+
+
+@njit(**STRICT)
+def subtract_parts(y, scales, g, means, alongs):
+    compile_once()
+    for i in rows_of_warp(len(g)):
+        for j in columns_of_lane(g.shape[1]):
+            g[i, j] = (g[i, j] - means[i] - y[i, j] * alongs[i]) * scales[i]
+    together()
+
+
+@njit(**STRICT)
+def take_head(x, head, out):
+    """out ← the columns of one head, row by row in memory."""
+    compile_once()
+    size = out.shape[1]
+    for i in rows_of_warp(len(x)):
+        for j in columns_of_lane(size):
             out[i, j] = x[i, head * size + j]
-    return out
+    together()
 
 
 @njit(**STRICT)
-def put(x, head, size, out):
-    for i in range(len(x)):
-        for j in range(size):
+def put_head(x, head, out):
+    compile_once()
+    size = x.shape[1]
+    for i in rows_of_warp(len(x)):
+        for j in columns_of_lane(size):
             out[i, head * size + j] = x[i, j]
+    together()
 
 
 @njit(**STRICT)
-def attention_weights(q, k, scale):
-    """A = softmax(scale · q kᵀ), row by row."""
-    a = product(q, transposed(k))
-    for i in range(len(a)):
+def softmax(a, scale):
+    """a ← softmax(scale · a), row by row; a lane takes a row."""
+    compile_once()
+    for i in mine(len(a)):
         largest = -math.inf
-        for j in range(len(k)):
+        for j in range(a.shape[1]):
             a[i, j] *= scale
             largest = max(largest, a[i, j])
         total = 0.0
-        for j in range(len(k)):
+        for j in range(a.shape[1]):
             a[i, j] = exp64(a[i, j] - largest)
             total += a[i, j]
-        for j in range(len(k)):
+        for j in range(a.shape[1]):
             a[i, j] /= total
-    return a
+    together()
 
 
 @njit(**STRICT)
-def mixed(q, k, v, heads, scale):
+def back_through_softmax(a, of_a, scale):
+    """of_a ← ∂E/∂S = A ⊙ (∂E/∂A - (∂E/∂A ⊙ A) 1), times the scale of the scores."""
+    compile_once()
+    for i in mine(len(a)):
+        along = 0.0
+        for j in range(len(a)):
+            along = fma(of_a[i, j], a[i, j], along)
+        for j in range(len(a)):
+            of_a[i, j] = a[i, j] * (of_a[i, j] - along) * scale
+    together()
+
+
+@njit(**STRICT)
+def mix(heads, scale, room):
     """A V for all heads side by side."""
-    size = q.shape[1] // heads
-    out = np.empty_like(q)
+    compile_once()
+    a, own_q, own_k = scores(room, A), of_head(room, HEAD_Q), of_head(room, HEAD_K)
+    own_v, mixed = of_head(room, HEAD_V), of_head(room, HEAD_G)
     for head in range(heads):
-        a = attention_weights(part(q, head, size), part(k, head, size), scale)
-        put(product(a, part(v, head, size)), head, size, out)
-    return out
+        take_head(wide(room, Q), head, own_q)
+        take_head(wide(room, K), head, own_k)
+        take_head(wide(room, V), head, own_v)
+        transpose(own_k, turned_head(room))
+        multiply(own_q, turned_head(room), a)
+        softmax(a, scale)
+        multiply(a, own_v, mixed)
+        put_head(mixed, head, wide(room, MIX))
 
 
 @njit(**STRICT)
-def back_through_mixing(q, k, v, g, heads, scale):
-    """(∂E/∂q, ∂E/∂k, ∂E/∂v) for g = ∂E/∂(A V): ∂E/∂S = A ⊙ (∂E/∂A - (∂E/∂A ⊙ A) 1)."""
-    size = q.shape[1] // heads
-    of_q, of_k, of_v = np.empty_like(q), np.empty_like(q), np.empty_like(q)
+def back_through_mixing(heads, scale, room):
+    """∂E/∂q, ∂E/∂k and ∂E/∂v for g = ∂E/∂(A V)."""
+    compile_once()
+    a, of_a, turned_a = scores(room, A), scores(room, OF_A), scores(room, TURNED_A)
+    own_q, own_k, own_v, own_g = (
+        of_head(room, HEAD_Q), of_head(room, HEAD_K), of_head(room, HEAD_V), of_head(room, HEAD_G)
+    )  # fmt: skip
     for head in range(heads):
-        own_q, own_k, own_g = part(q, head, size), part(k, head, size), part(g, head, size)
-        a = attention_weights(own_q, own_k, scale)
-        of_a = product(own_g, transposed(part(v, head, size)))
-        put(product(transposed(a), own_g), head, size, of_v)
-        for i in range(len(a)):
-            along = 0.0
-            for j in range(len(a)):
-                along = fma(of_a[i, j], a[i, j], along)
-            for j in range(len(a)):
-                of_a[i, j] = a[i, j] * (of_a[i, j] - along) * scale
-        put(product(of_a, own_k), head, size, of_q)
-        put(product(transposed(of_a), own_q), head, size, of_k)
-    return of_q, of_k, of_v
+        take_head(wide(room, Q), head, own_q)
+        take_head(wide(room, K), head, own_k)
+        take_head(wide(room, V), head, own_v)
+        take_head(wide(room, OF_MIX), head, own_g)
+        transpose(own_k, turned_head(room))
+        multiply(own_q, turned_head(room), a)
+        softmax(a, scale)
+        transpose(own_v, turned_head(room))
+        multiply(own_g, turned_head(room), of_a)
+        transpose(a, turned_a)
+        multiply(turned_a, own_g, own_v)
+        put_head(own_v, head, wide(room, OF_V))
+        back_through_softmax(a, of_a, scale)
+        multiply(of_a, own_k, own_v)
+        put_head(own_v, head, wide(room, OF_Q))
+        transpose(of_a, turned_a)
+        multiply(turned_a, own_q, own_v)
+        put_head(own_v, head, wide(room, OF_K))
 
 
 @njit(**STRICT)
-def log_norm(x):
-    return 0.5 * log64(sum_of_squares(x))
+def add_squares(x, rows, columns, sums):
+    """Add Σ x² of every column."""
+    for i in range(rows):
+        for j in mine(columns):
+            sums[j] = fma(f64(x[i, j]), f64(x[i, j]), sums[j])
 
 
 @njit(**STRICT)
-def log_spread(x):
-    """ln |x - m| - ln |x| for the mean row m."""
-    mean = np.zeros(x.shape[1])
-    for i in range(len(x)):
-        for j in range(x.shape[1]):
-            mean[j] += x[i, j]
-    square = 0.0
-    for i in range(len(x)):
-        for j in range(x.shape[1]):
-            off = x[i, j] - mean[j] / len(x)
-            square = fma(off, off, square)
-    return 0.5 * log64(square) - log_norm(x)
+def sum_of_squares(x, sums):
+    """Σ x², column by column."""
+    compile_once()
+    fill(sums, 0.0, x.shape[1])
+    add_squares(x, x.shape[0], x.shape[1], sums)
+    return sum_of(sums, x.shape[1])
 
 
+@njit(**STRICT)
+def log_norm(x, sums):
+    return 0.5 * log64(sum_of_squares(x, sums))
+
+
+@njit(**STRICT)
+def log_norm_of_product(u, g, turned_u, part):
+    """ln |uᵀ g|, some rows at a time."""
+    compile_once()
+    rows, columns, sums = u.shape[1], g.shape[1], row(part, STRIP)
+    transpose(u, turned_u)
+    fill(sums, 0.0, columns)
+    for start in range(0, rows, STRIP):
+        count = min(STRIP, rows - start)
+        multiply(matrix(flat(turned_u), start * len(u), count, len(u)), g, part)
+        add_squares(part, count, columns, sums)
+        together()
+    return 0.5 * log64(sum_of(sums, columns))
+
+
+@njit(**STRICT)
+def log_spread(x, size, sums, means):
+    """ln |x - m| - ln |x| for the mean row m, given the latter logarithm."""
+    compile_once()
+    n = x.shape[1]
+    fill(means, 0.0, n)
+    fill(sums, 0.0, n)
+    for i in range(len(x)):
+        for j in mine(n):
+            means[j] += x[i, j]
+    for i in range(len(x)):
+        for j in mine(n):
+            off = x[i, j] - means[j] / len(x)
+            sums[j] = fma(off, off, sums[j])
+    return 0.5 * log64(sum_of(sums, n)) - size
+
+
+@njit(**STRICT)
+def run_branch(activate, block, half, rules, room):
+    """From the input to the branch, and what lies between: attention, or the feed-forward branch if half is 1."""
+    compile_once()
+    x, u, branch = wide(room, input_of(block, half, room)), wide(room, U), wide(room, BRANCH)
+    if rules.pre:
+        normalise(x, u, of_tokens(room, PRE))
+    else:
+        combine(1.0, x, 0.0, x, u)
+    if half == 0:
+        for index in range(3):
+            multiply(u, weights(room, block, index), wide(room, Q + index))
+        mix(rules.heads, rules.score_scale, room)
+        multiply(wide(room, MIX), weights(room, block, 3), branch)
+    else:
+        inner = deep(room, INNER)
+        multiply(u, weights(room, block, 4), inner)
+        activate(inner, deep(room, SLOPE))
+        together()
+        multiply(inner, weights(room, block, 5), branch)
+
+
+@njit(inline="always", **STRICT)
+def input_of(block, half, room):
+    """Where the input of a branch is."""
+    return INPUTS + (2 * block + half if room.layout.inside > 0 else block)
+
+
+@njit(**STRICT)
+def back_through_attention(block, rules, room):
+    """∂E/∂u, and the sizes of the gradients of the four matrices."""
+    compile_once()
+    n, of_u, of_branch, other = room.layout.width, wide(room, OF_U), wide(room, BRANCH), wide(room, TOTAL)
+    put(sizes_of(room), 3, log_norm_of_product(wide(room, MIX), of_branch, turned_wide(room), strip(room)))
+    transpose(weights(room, block, 3), turned(room, n, n))
+    multiply(of_branch, turned(room, n, n), wide(room, OF_MIX))
+    back_through_mixing(rules.heads, rules.score_scale, room)
+    for index in range(3):
+        of_own = wide(room, OF_Q + index)
+        put(sizes_of(room), index, log_norm_of_product(wide(room, U), of_own, turned_wide(room), strip(room)))
+        transpose(weights(room, block, index), turned(room, n, n))
+        multiply(of_own, turned(room, n, n), other)
+        combine(1.0, other, 1.0 if index > 0 else 0.0, of_u if index > 0 else other, of_u)
+
+
+@njit(**STRICT)
+def back_through_feed_forward(block, room):
+    """∂E/∂u, and the sizes of the gradients of the two matrices."""
+    compile_once()
+    n, inside = room.layout.width, room.layout.inside
+    inner, slope, of_inner, of_branch = deep(room, INNER), deep(room, SLOPE), deep(room, OF_INNER), wide(room, BRANCH)
+    put(sizes_of(room), 5, log_norm_of_product(inner, of_branch, turned_deep(room), strip(room)))
+    transpose(weights(room, block, 5), turned(room, n, inside))
+    multiply(of_branch, turned(room, n, inside), of_inner)
+    for i in rows_of_warp(len(slope)):
+        for j in columns_of_lane(inside):
+            of_inner[i, j] *= slope[i, j]
+    together()
+    put(sizes_of(room), 4, log_norm_of_product(wide(room, U), of_inner, turned_wide(room), strip(room)))
+    transpose(weights(room, block, 4), turned(room, inside, n))
+    multiply(of_inner, turned(room, inside, n), wide(room, OF_U))
+
+
+@njit(**STRICT)
+def run_transformer(
+    activate, rules, trial, seed_low, seed_high, room,
+    log_signal, log_gradient, log_weight_gradient, log_matrix_gradient, log_residual,
+):  # fmt: skip
+    """Draw one transformer and take it forward and back."""
+    layout, g, y, total, branch = room.layout, wide(room, G), wide(room, Y), wide(room, TOTAL), wide(room, BRANCH)
+    blocks, halves, sums, sizes = layout.blocks, 2 if layout.inside > 0 else 1, row(strip(room), STRIP), sizes_of(room)
+    draw_ends(rules, trial, seed_low, seed_high, room)
+    combine(1.0, ends(room, 0), 0.0, ends(room, 0), wide(room, INPUTS))
+    for block in range(-1, blocks):
+        if block >= 0:
+            draw_block(block, rules, trial, seed_low, seed_high, room)
+            for half in range(halves):
+                run_branch(activate, block, half, rules, room)
+                at = input_of(block, half, room)
+                sum_of_branches = total if rules.post else wide(room, at + 1)
+                combine(rules.skip, wide(room, at), rules.branch_scale, branch, sum_of_branches)
+                if rules.post:
+                    normalise(total, wide(room, at + 1), of_tokens(room, POST))
+        x = wide(room, input_of(block + 1, 0, room))
+        size = log_norm(x, sums)
+        log_signal[block + 1] = size - 0.5 * log64(float(x.size))
+        log_residual[block + 1] = log_spread(x, size, sums, row(strip(room), 0))
+
+    combine(1.0, ends(room, 1), 0.0, ends(room, 1), g)
+    if rules.pre:
+        normalise(wide(room, input_of(blocks, 0, room)), y, of_tokens(room, PRE))
+        back_through_norm(y, of_tokens(room, PRE), g, of_tokens(room, MEAN), of_tokens(room, ALONG))
+    log_scale = 0.0
+    for block in range(blocks - 1, -2, -1):
+        square = sum_of_squares(g, sums)
+        if square > 0.0:
+            combine(1.0 / math.sqrt(square), g, 0.0, g, g)
+        log_scale += 0.5 * log64(square)
+        log_gradient[block + 1] = log_scale
+        if block < 0:
+            break
+        if layout.kept < blocks:
+            draw_block(block, rules, trial, seed_low, seed_high, room)
+        put(sizes, 4, -math.inf)
+        put(sizes, 5, -math.inf)
+        for half in range(halves - 1, -1, -1):
+            run_branch(activate, block, half, rules, room)
+            if rules.post:
+                combine(rules.skip, wide(room, input_of(block, half, room)), rules.branch_scale, branch, total)
+                normalise(total, y, of_tokens(room, POST))
+                back_through_norm(y, of_tokens(room, POST), g, of_tokens(room, MEAN), of_tokens(room, ALONG))
+            combine(rules.branch_scale, g, 0.0, g, branch)
+            if half == 0:
+                back_through_attention(block, rules, room)
+            else:
+                back_through_feed_forward(block, room)
+            of_u = wide(room, OF_U)
+            if rules.pre:
+                u, scales = wide(room, U), of_tokens(room, PRE)
+                back_through_norm(u, scales, of_u, of_tokens(room, MEAN), of_tokens(room, ALONG))
+            combine(rules.skip, g, 1.0, of_u, g)
+        square, largest = 0.0, -math.inf
+        for i in range(6):
+            largest = max(largest, sizes[i])
+        for i in range(6):
+            square += exp64(2.0 * (sizes[i] - largest)) if sizes[i] > -math.inf else 0.0
+            log_matrix_gradient[block, i] = sizes[i] + log_scale
+        log_weight_gradient[block] = log_scale + largest + 0.5 * log64(square)
+    together()
+
+
+# The CPU's kernels
+
+WORD = types.uint32
+RULES = types.NamedTuple(
+    [types.int64, *[types.float64] * 3, *[types.boolean] * 2, *[types.float32] * 2, types.UniTuple(types.float32, 6)],
+    Rules,
+)
+LAYOUT = types.NamedUniTuple(types.int64, len(Layout._fields), Layout)
+ROOM = types.NamedTuple([LAYOUT, types.float32[::1], types.float64[::1]], Room)
 ACTIVATE = types.void(types.float64[:, ::1], types.float64[:, ::1])
-RUN = types.void(
-    types.FunctionType(ACTIVATE),
-    types.Tuple([types.float32[:, ::1]] * 2 + [types.float32[:, :, ::1]] * 6),
-    types.int64, types.float64, types.float64, types.float64, types.boolean, types.boolean,
-    types.float64[::1], types.float64[::1], types.float64[::1], types.float64[:, ::1], types.float64[::1],
-)  # fmt: skip
+OUTPUTS = [types.Array(types.float64, dimensions, "C") for dimensions in (1, 1, 1, 2, 1)]
+RUN = types.void(types.FunctionType(ACTIVATE), RULES, WORD, WORD, WORD, ROOM, *OUTPUTS)
+
+
+def activate(name, z, slope):
+    """Put φ(z) in the place of z, and φ′(z) beside it."""
+    for i in rows_of_warp(z.shape[0]):
+        for j in columns_of_lane(z.shape[1]):
+            phi, slope_ij = value_and_slope(name, f32(z[i, j]))
+            z[i, j], slope[i, j] = f64(phi), f64(slope_ij)
 
 
 @functools.cache
 def activate_function(name: str, sources: str = SOURCES):
-    """The kernel that puts φ(z) in the place of z, and φ′(z) beside it."""
+    """The kernel of `activate`."""
+    apply = njit(inline="always", **STRICT)(activate)
 
     @njit(ACTIVATE, cache=True, nogil=True, **STRICT)
-    def activate(z, slope):
+    def run(z, slope):
         sources  # noqa: B018  # in the cache's key
-        for i in range(z.shape[0]):
-            for j in range(z.shape[1]):
-                phi, slope_ij = value_and_slope(name, f32(z[i, j]))
-                z[i, j], slope[i, j] = f64(phi), f64(slope_ij)
-
-    return activate
-
-
-@functools.cache
-def transformer_function(sources: str = SOURCES):
-    """The kernel that takes one transformer forward and back."""
-
-    @njit(RUN, cache=True, nogil=True, **STRICT)
-    def run(
-        activate, drawn, heads, score_scale, skip, branch_scale, pre, post,
-        log_signal, log_gradient, log_weight_gradient, log_matrix_gradient, log_residual,
-    ):  # fmt: skip
-        sources  # noqa: B018  # in the cache's key
-        tokens, loss, query, key, value, output, first, second = drawn
-        blocks, n = len(query), tokens.shape[1]
-        has_ffn = first.shape[2] > 0
-        inputs = np.empty((2 * blocks, len(tokens), n))  # of every branch
-        x = double(tokens)
-        for block in range(blocks):
-            for half in range(2 if has_ffn else 1):
-                inputs[2 * block + half] = x
-                u = normalised(x)[0] if pre else x
-                if half == 0:
-                    q, k = product(u, double(query[block])), product(u, double(key[block]))
-                    mix = mixed(q, k, product(u, double(value[block])), heads, score_scale)
-                    branch = product(mix, double(output[block]))
-                else:
-                    inner = product(u, double(first[block]))
-                    activate(inner, np.empty_like(inner))
-                    branch = product(inner, double(second[block]))
-                total = combined(skip, x, branch_scale, branch)
-                x = normalised(total)[0] if post else total
-            if block == 0:
-                log_signal[0], log_residual[0] = log_norm(inputs[0]), log_spread(inputs[0])
-            log_signal[block + 1], log_residual[block + 1] = log_norm(x), log_spread(x)
-        for block in range(blocks + 1):
-            log_signal[block] -= 0.5 * log64(float(n * len(tokens)))
-
-        g, log_scale = double(loss), 0.0
-        if pre:
-            y, scales = normalised(x)
-            g = back_through_norm(y, scales, g)
-        log_matrix_gradient[:] = -math.inf
-        for block in range(blocks - 1, -2, -1):
-            size = log_norm(g)
-            if size > -math.inf:
-                factor = 1.0 / math.sqrt(sum_of_squares(g))
-                g = combined(factor, g, 0.0, g)
-            log_scale += size
-            log_gradient[block + 1] = log_scale
-            if block < 0:
-                break
-            sizes = log_matrix_gradient[block]
-            for half in range(1 if has_ffn else 0, -1, -1):
-                x = inputs[2 * block + half]
-                u, scales = normalised(x) if pre else (x, np.ones(len(x)))
-                if half == 0:
-                    w_q, w_k, w_v = double(query[block]), double(key[block]), double(value[block])
-                    q, k, v = product(u, w_q), product(u, w_k), product(u, w_v)
-                    inner, last = mixed(q, k, v, heads, score_scale), double(output[block])
-                    branch = product(inner, last)
-                else:
-                    w_first, last = double(first[block]), double(second[block])
-                    inner = product(u, w_first)
-                    slope = np.empty_like(inner)
-                    activate(inner, slope)
-                    branch = product(inner, last)
-                if post:
-                    y, norm_scales = normalised(combined(skip, x, branch_scale, branch))
-                    g = back_through_norm(y, norm_scales, g)
-                of_branch = combined(branch_scale, g, 0.0, g)
-                of_inner = product(of_branch, transposed(last))
-                u_columns = transposed(u)
-                sizes[3 + 2 * half] = log_norm(product(transposed(inner), of_branch))
-                if half == 0:
-                    of_q, of_k, of_v = back_through_mixing(q, k, v, of_inner, heads, score_scale)
-                    sizes[0] = log_norm(product(u_columns, of_q))
-                    sizes[1] = log_norm(product(u_columns, of_k))
-                    sizes[2] = log_norm(product(u_columns, of_v))
-                    of_u = product(of_q, transposed(w_q))
-                    of_u = combined(1.0, of_u, 1.0, product(of_k, transposed(w_k)))
-                    of_u = combined(1.0, of_u, 1.0, product(of_v, transposed(w_v)))
-                else:
-                    for i in range(slope.shape[0]):
-                        for j in range(slope.shape[1]):
-                            of_inner[i, j] *= slope[i, j]
-                    sizes[4] = log_norm(product(u_columns, of_inner))
-                    of_u = product(of_inner, transposed(w_first))
-                if pre:
-                    of_u = back_through_norm(u, scales, of_u)
-                g = combined(skip, g, 1.0, of_u)
-            square = 0.0
-            largest = max(sizes)
-            for i in range(6):
-                square += exp64(2.0 * (sizes[i] - largest)) if sizes[i] > -math.inf else 0.0
-                sizes[i] += log_scale
-            log_weight_gradient[block] = log_scale + largest + 0.5 * log64(square)
+        apply(name, z, slope)
 
     return run
 
 
+@functools.cache
+def transformer_function(sources: str = SOURCES):
+    """The kernel that draws one transformer and takes it forward and back."""
+
+    @njit(RUN, cache=True, nogil=True, **STRICT)
+    def run(
+        activate, rules, trial, seed_low, seed_high, room, signal, gradient, weight_gradient, of_matrices, residual
+    ):
+        sources  # noqa: B018  # in the cache's key
+        run_transformer(
+            activate, rules, trial, seed_low, seed_high, room,
+            signal, gradient, weight_gradient, of_matrices, residual,
+        )  # fmt: skip
+
+    return run
+
+
+@functools.cache
+def draw_function(sources: str = SOURCES):
+    """The kernel that draws one transformer."""
+
+    @njit(types.void(RULES, WORD, WORD, WORD, ROOM), cache=True, nogil=True, **STRICT)
+    def draw_all(rules, trial, seed_low, seed_high, room):
+        sources  # noqa: B018  # in the cache's key
+        draw_ends(rules, trial, seed_low, seed_high, room)
+        for block in range(room.layout.blocks):
+            draw_block(block, rules, trial, seed_low, seed_high, room)
+
+    return draw_all
+
+
+def results(network: Transformer) -> tuple[tuple[int, ...], ...]:
+    """The shapes of what is measured of one transformer, as in TransformerFlow."""
+    blocks = network.blocks
+    return (blocks + 1,), (blocks + 1,), (blocks,), (blocks, 6), (blocks + 1,)
+
+
 def run(network: Transformer, trials: int, seed: int, threads: int) -> TransformerFlow:
     """Draw the transformers and take them forward and back; see `propagate`."""
-    layers = network.blocks + 1
-    outputs = [
-        np.empty((trials, *shape)) for shape in ((layers,), (layers,), (layers - 1,), (layers - 1, 6), (layers,))
-    ]
-    kernel = transformer_function()
-    activate = activate_function(network.activation)
-    score_scale = 1 / math.sqrt(network.width // network.heads) if network.scaled_scores else 1.0
-    constants = (
-        network.heads, score_scale, network.skip_scale, network.branch_scale,
-        network.norm == "pre", network.norm in ("post", "deepnorm"),
-    )  # fmt: skip
+    outputs = [np.empty((trials, *shape)) for shape in results(network)]
+    kernel, activate, rules = transformer_function(), activate_function(network.activation), Rules.of(network)
+    seeds = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
+    waiting = iter(range(trials))  # the threads share it: each takes the next one when it is done with one
 
-    def run_one(trial: int) -> None:
-        kernel(activate, tuple(draw(network, trial, seed)), *constants, *(output[trial] for output in outputs))
+    def run_some(thread: int) -> None:
+        room = room_of(network)
+        for trial in waiting:
+            kernel(activate, rules, u32(trial), *seeds, room, *(output[trial] for output in outputs))
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_one, range(trials)):
+        for _ in pool.map(run_some, range(min(threads, trials))):
             pass
     return TransformerFlow(network, seed, *outputs)
 

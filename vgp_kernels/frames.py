@@ -31,15 +31,32 @@ NO_EXPONENT = -(2**40)  # the binary exponent of 0
 USUAL = 64  # rows whose largest entry is within 2^±64 are left as they are
 
 
+@njit(inline="always", **STRICT)
+def dot_by_warp(x, y, n):
+    """x · y of the first n entries, in float64, by a warp for itself."""
+    whole = n // WAYS * WAYS
+    total = sum_of_products(x, y, whole)
+    for i in range(whole, n):
+        total += f64(x[i]) * f64(y[i])
+    return total
+
+
+@njit(inline="always", **STRICT)
+def sum_by_warp(x, n):
+    """Σ x of the first n entries, in float64, by a warp for itself."""
+    whole = n // WAYS * WAYS
+    total = sum_of_entries(x, whole)
+    for i in range(whole, n):
+        total += f64(x[i])
+    return total
+
+
 @njit(**STRICT)
 def dot(x, y, n):
     """x · y of the first n entries, in float64."""
     compile_once()
     together()
-    whole = n // WAYS * WAYS
-    total = sum_of_products(x, y, whole)
-    for i in range(whole, n):
-        total += f64(x[i]) * f64(y[i])
+    total = dot_by_warp(x, y, n)
     together()
     return total
 
@@ -49,10 +66,7 @@ def sum_of(x, n):
     """Σ x of the first n entries, in float64."""
     compile_once()
     together()
-    whole = n // WAYS * WAYS
-    total = sum_of_entries(x, whole)
-    for i in range(whole, n):
-        total += f64(x[i])
+    total = sum_by_warp(x, n)
     together()
     return total
 

@@ -61,6 +61,13 @@ def call_barrier(builder):
 
 
 together = statement(gpu=call_barrier)
+# Whether a network has several lanes: known to the compiler, which leaves out what is for the others
+shared = intrinsic(
+    lambda typing_context: (
+        types.boolean(),
+        lambda context, builder, signature, arguments: ir.IntType(1)(on_gpu(context)),
+    )
+)
 lane, lanes, lane_of_warp = number(0, "tid.x"), number(1, "ntid.x"), number(0, "laneid")
 # LLVM uses half of AVX-512's width unless told otherwise. llvmlite's own `add` knows no attributes with a value; the set
 # it derives from takes any.
@@ -124,6 +131,36 @@ def row(typing_context, array, index):
         return part._getvalue()
 
     return view(array, types.int64), generate
+
+
+@intrinsic
+def flat(typing_context, array):
+    """All entries of a C-contiguous array, one after another, without counting a reference to it."""
+    view = array.copy(ndim=1)
+
+    def generate(context, builder, signature, arguments):
+        whole = context.make_array(array)(context, builder, arguments[0])
+        all_of_it = context.make_array(view)(context, builder)
+        populate_array(all_of_it, whole.data, [whole.nitems], [whole.itemsize], whole.itemsize, None)
+        return all_of_it._getvalue()
+
+    return view(array), generate
+
+
+@intrinsic
+def matrix(typing_context, array, start, rows, columns):
+    """The entries of a flat array from `start` on as a matrix, without counting a reference to it."""
+    view = array.copy(ndim=2)
+
+    def generate(context, builder, signature, arguments):
+        flat, at, *shape = arguments
+        whole, part = context.make_array(array)(context, builder, flat), context.make_array(view)(context, builder)
+        size = cgutils.unpack_tuple(builder, whole.strides)[0]
+        strides = builder.mul(shape[1], size), size
+        populate_array(part, builder.gep(whole.data, [at]), shape, strides, whole.itemsize, None)
+        return part._getvalue()
+
+    return view(array, types.int64, types.int64, types.int64), generate
 
 
 # Sums

@@ -11,7 +11,10 @@ from numba import njit, types
 
 from vgp_kernels.arithmetic import STRICT, f32, fma
 from vgp_kernels.cpu import SOURCES
-from vgp_kernels.randomness import normal_pair, u32, words
+from vgp_kernels.lanes import WAYS, columns_of_lane, compile_once, flat, mine, row, rows_of_warp, shared, together
+from vgp_kernels.randomness import normal_pair, two_pairs, u32, words
+
+u64 = np.uint64
 
 
 class Maker:
@@ -124,13 +127,33 @@ def add_rows(rows, factors, out):
 
 @njit(**STRICT)
 def product(a, b):
-    """A B; four rows of A and of B at a time, so that a row read from memory is used four times."""
+    """A B."""
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    multiply(a, b, out)
+    return out
+
+
+@njit(**STRICT)
+def multiply(a, b, out):
+    """out ← A B: every entry is one chain of fused multiply-adds, in the order of A's columns."""
+    compile_once()
+    if shared():
+        multiply_entries(a, b, out)
+    else:
+        multiply_rows(a, b, out)
+    together()
+
+
+@njit(**STRICT)
+def multiply_rows(a, b, out):
+    """Four rows of A and of B at a time, so that a row read from memory is used four times."""
     m, n, columns = a.shape[0], a.shape[1], b.shape[1]
-    out = np.zeros((m, columns), a.dtype)
     for i in range(0, m // 4 * 4, 4):
-        o0, o1, o2, o3 = out[i], out[i + 1], out[i + 2], out[i + 3]
+        o0, o1, o2, o3 = row(out, i), row(out, i + 1), row(out, i + 2), row(out, i + 3)
+        for j in range(columns):
+            o0[j] = o1[j] = o2[j] = o3[j] = 0.0
         for k in range(0, n // 4 * 4, 4):
-            b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
+            b0, b1, b2, b3 = row(b, k), row(b, k + 1), row(b, k + 2), row(b, k + 3)
             a00, a01, a02, a03 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
             a10, a11, a12, a13 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
             a20, a21, a22, a23 = a[i + 2, k], a[i + 2, k + 1], a[i + 2, k + 2], a[i + 2, k + 3]
@@ -142,22 +165,88 @@ def product(a, b):
                 o2[j] = fma(a23, x3, fma(a22, x2, fma(a21, x1, fma(a20, x0, o2[j]))))
                 o3[j] = fma(a33, x3, fma(a32, x2, fma(a31, x1, fma(a30, x0, o3[j]))))
         for k in range(n // 4 * 4, n):
-            for row in range(i, i + 4):
+            for r in range(i, i + 4):
                 for j in range(columns):
-                    out[row, j] = fma(a[row, k], b[k, j], out[row, j])
+                    out[r, j] = fma(a[r, k], b[k, j], out[r, j])
     for i in range(m // 4 * 4, m):
-        add_rows(b, a[i], out[i])
-    return out
+        o0 = row(out, i)
+        for j in range(columns):
+            o0[j] = 0.0
+        for k in range(0, n // 4 * 4, 4):
+            b0, b1, b2, b3 = row(b, k), row(b, k + 1), row(b, k + 2), row(b, k + 3)
+            a00, a01, a02, a03 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            for j in range(columns):
+                o0[j] = fma(a03, b3[j], fma(a02, b2[j], fma(a01, b1[j], fma(a00, b0[j], o0[j]))))
+        for k in range(n // 4 * 4, n):
+            for j in range(columns):
+                o0[j] = fma(a[i, k], b[k, j], o0[j])
+
+
+@njit(**STRICT)
+def multiply_entries(a, b, out):
+    """A lane takes four rows of A and two columns of B at a time, a warp neighbouring columns, and the warps of a block the rows.
+
+    The last row and column stand in for those that are not there. Indices are unsigned: others are compared with 0 first.
+    """
+    m, n, columns, entries = a.shape[0], u64(a.shape[1]), u64(b.shape[1]), flat(b)
+    tiles, pairs = (m + 3) // 4, (b.shape[1] + 1) // 2
+    for entry in mine((pairs + WAYS - 1) // WAYS * tiles * WAYS):
+        warp = entry // WAYS
+        i, j = warp % tiles * 4, warp // tiles * WAYS + entry % WAYS
+        if j < pairs:
+            i1, i2, i3 = min(i + 1, m - 1), min(i + 2, m - 1), min(i + 3, m - 1)
+            after = min(j + pairs, b.shape[1] - 1)
+            a0, a1, a2, a3 = row(a, i), row(a, i1), row(a, i2), row(a, i3)
+            c00 = c01 = c10 = c11 = c20 = c21 = c30 = c31 = a.dtype.type(0.0)
+            k, one, other = u64(0), u64(j), u64(after)
+            while k < n:
+                x, y = entries[one], entries[other]
+                c00, c01 = fma(a0[k], x, c00), fma(a0[k], y, c01)
+                c10, c11 = fma(a1[k], x, c10), fma(a1[k], y, c11)
+                c20, c21 = fma(a2[k], x, c20), fma(a2[k], y, c21)
+                c30, c31 = fma(a3[k], x, c30), fma(a3[k], y, c31)
+                k, one, other = k + u64(1), one + columns, other + columns
+            out[i, j], out[i, after] = c00, c01
+            out[i1, j], out[i1, after] = c10, c11
+            out[i2, j], out[i2, after] = c20, c21
+            out[i3, j], out[i3, after] = c30, c31
+
+
+@njit(**STRICT)
+def draw_normals(out, scale, start, purpose, trial, seed_low, seed_high):
+    """out ← scale times the normals start, start + 1, … of part 0 of this purpose; see `Maker.normals`."""
+    compile_once()
+    whole, last = (start + 3) // 4, (start + out.size) // 4
+    for block in mine(max(last - whole, 0)):
+        x0, x1, x2, x3 = two_pairs(u32(whole + block), trial, u32(0), purpose, seed_low, seed_high)
+        at = 4 * (whole + block) - start
+        out[at], out[at + 1], out[at + 2], out[at + 3] = scale * x0, scale * x1, scale * x2, scale * x3
+    for block in (whole - 1, last):
+        at = 4 * block - start
+        if at < 0 < at + 4 or at < out.size < at + 4:  # only a part of the four
+            for i, x in enumerate(two_pairs(u32(block), trial, u32(0), purpose, seed_low, seed_high)):
+                if 0 <= at + i < out.size:
+                    out[at + i] = scale * x
+    together()
 
 
 @njit(**STRICT)
 def transposed(a):
     """Aᵀ, row by row in memory."""
     out = np.empty((a.shape[1], a.shape[0]), a.dtype)
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            out[j, i] = a[i, j]
+    transpose(a, out)
     return out
+
+
+@njit(**STRICT)
+def transpose(a, out):
+    """out ← Aᵀ."""
+    compile_once()
+    together()
+    for i in rows_of_warp(a.shape[0]):
+        for j in columns_of_lane(a.shape[1]):
+            out[j, i] = a[i, j]
+    together()
 
 
 @njit(**STRICT)
