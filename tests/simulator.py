@@ -161,12 +161,17 @@ def double(x, entries):
     return np.asarray(x)[: int(entries)].astype(np.float64)
 
 
+def part_of(array, start, *shape):
+    return array.reshape(-1)[int(start) : int(start) + int(np.prod(shape))].reshape(*shape)
+
+
 SIMULATED = types.ModuleType("vgp_kernels.lanes")
 for name, value in {
-    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True,
+    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True, "on_gpu": None,
     "lanes": lambda: this()._manager._block_dim[0], "lane_of_warp": lambda: lane() % 32,
     "prefer_wide_vectors": lambda: None, "compile_once": lambda: None, "row": lambda array, index: array[index],
-    "matrix": lambda array, start, *shape: array[start : start + shape[0] * shape[1]].reshape(*shape),
+    "part": lambda array, start, shape: part_of(array, start, *shape), "address": lambda array: array,
+    **dict.fromkeys(("floats", "float_matrix", "doubles", "double_matrix", "integers"), part_of),
     "flat": lambda array: array.reshape(-1), "rows_of_warp": rows_of_warp, "columns_of_lane": columns_of_lane,
     "sum_over_warp": over_warp(halved), "most_over_warp": over_warp(max),
     "sum_of_products": lambda x, y, entries: in_ways(double(x, entries) * double(y, entries)),

@@ -17,7 +17,7 @@ from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, exp64, f32, f64, fma, log64
 from vgp_kernels.cpu import SOURCES
 from vgp_kernels.frames import dot_by_warp, fill, sum_by_warp, sum_of
-from vgp_kernels.lanes import columns_of_lane, compile_once, flat, matrix, mine, put, row, rows_of_warp, together
+from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, put, row, rows_of_warp, together
 from vgp_kernels.matrices import draw_normals, multiply, transpose
 from vgp_kernels.moments import moments, pair_moments
 from vgp_kernels.network import check_name, checked_count, checked_real
@@ -276,21 +276,21 @@ def draw(network: Transformer, trial: int, seed: int) -> Drawn:
 def ends(room, which):
     """The tokens, or the gradient at the output."""
     tokens, n = room.layout.tokens, room.layout.width
-    return matrix(room.single, which * tokens * n, tokens, n)
+    return part(room.single, which * tokens * n, (tokens, n))
 
 
 @njit(inline="always", **STRICT)
 def shared_part(room):
     """What all tokens have in common."""
     n = room.layout.width
-    return row(matrix(room.single, 2 * room.layout.tokens * n, 1, n), 0)
+    return row(part(room.single, 2 * room.layout.tokens * n, (1, n)), 0)
 
 
 @njit(inline="always", **STRICT)
 def turned(room, rows, columns):
     """For a transposed matrix."""
     n = room.layout.width
-    return matrix(room.single, 2 * room.layout.tokens * n + n, rows, columns)
+    return part(room.single, 2 * room.layout.tokens * n + n, (rows, columns))
 
 
 @njit(inline="always", **STRICT)
@@ -300,65 +300,65 @@ def weights(room, block, index):
     n, inside = layout.width, layout.inside
     of_block = 2 * layout.tokens * n + n + n * max(n, inside) + block % layout.kept * (4 * n * n + 2 * n * inside)
     start = of_block + min(index, 4) * n * n + (n * inside if index == 5 else 0)
-    return matrix(room.single, start, inside if index == 5 else n, inside if index == 4 else n)
+    return part(room.single, start, (inside if index == 5 else n, inside if index == 4 else n))
 
 
 @njit(inline="always", **STRICT)
 def wide(room, which):
     tokens, n = room.layout.tokens, room.layout.width
-    return matrix(room.double, room.layout.wide + which * tokens * n, tokens, n)
+    return part(room.double, room.layout.wide + which * tokens * n, (tokens, n))
 
 
 @njit(inline="always", **STRICT)
 def turned_wide(room):
     tokens, n = room.layout.tokens, room.layout.width
-    return matrix(room.double, room.layout.wide + TURNED_WIDE * tokens * n, n, tokens)
+    return part(room.double, room.layout.wide + TURNED_WIDE * tokens * n, (n, tokens))
 
 
 @njit(inline="always", **STRICT)
 def deep(room, which):
     tokens, inside = room.layout.tokens, room.layout.inside
-    return matrix(room.double, room.layout.deep + which * tokens * inside, tokens, inside)
+    return part(room.double, room.layout.deep + which * tokens * inside, (tokens, inside))
 
 
 @njit(inline="always", **STRICT)
 def turned_deep(room):
     tokens, inside = room.layout.tokens, room.layout.inside
-    return matrix(room.double, room.layout.deep + TURNED_DEEP * tokens * inside, inside, tokens)
+    return part(room.double, room.layout.deep + TURNED_DEEP * tokens * inside, (inside, tokens))
 
 
 @njit(inline="always", **STRICT)
 def of_head(room, which):
     tokens, size = room.layout.tokens, room.layout.head
-    return matrix(room.double, room.layout.of_head + which * tokens * size, tokens, size)
+    return part(room.double, room.layout.of_head + which * tokens * size, (tokens, size))
 
 
 @njit(inline="always", **STRICT)
 def turned_head(room):
     tokens, size = room.layout.tokens, room.layout.head
-    return matrix(room.double, room.layout.of_head + TURNED_HEAD * tokens * size, size, tokens)
+    return part(room.double, room.layout.of_head + TURNED_HEAD * tokens * size, (size, tokens))
 
 
 @njit(inline="always", **STRICT)
 def scores(room, which):
     tokens = room.layout.tokens
-    return matrix(room.double, room.layout.scores + which * tokens * tokens, tokens, tokens)
+    return part(room.double, room.layout.scores + which * tokens * tokens, (tokens, tokens))
 
 
 @njit(inline="always", **STRICT)
 def of_tokens(room, which):
-    return row(matrix(room.double, room.layout.of_tokens, OF_TOKENS, room.layout.tokens), which)
+    return row(part(room.double, room.layout.of_tokens, (OF_TOKENS, room.layout.tokens)), which)
 
 
 @njit(inline="always", **STRICT)
 def strip(room):
-    return matrix(room.double, room.layout.strip, STRIP + 1, max(room.layout.width, room.layout.inside))
+    return part(room.double, room.layout.strip, (STRIP + 1, max(room.layout.width, room.layout.inside)))
 
 
 @njit(inline="always", **STRICT)
 def sizes_of(room):
     """ln |∂E/∂W| of six matrices, but for the scale of the gradient."""
-    return row(matrix(room.double, room.layout.sizes, 1, 6), 0)
+    return row(part(room.double, room.layout.sizes, (1, 6)), 0)
 
 
 # Then what is done with them
@@ -588,16 +588,16 @@ def log_norm(x, sums):
 
 
 @njit(**STRICT)
-def log_norm_of_product(u, g, turned_u, part):
+def log_norm_of_product(u, g, turned_u, strip):
     """ln |uᵀ g|, some rows at a time."""
     compile_once()
-    rows, columns, sums = u.shape[1], g.shape[1], row(part, STRIP)
+    rows, columns, sums = u.shape[1], g.shape[1], row(strip, STRIP)
     transpose(u, turned_u)
     fill(sums, 0.0, columns)
     for start in range(0, rows, STRIP):
         count = min(STRIP, rows - start)
-        multiply(matrix(flat(turned_u), start * len(u), count, len(u)), g, part)
-        add_squares(part, count, columns, sums)
+        multiply(part(flat(turned_u), start * len(u), (count, len(u))), g, strip)
+        add_squares(strip, count, columns, sums)
         together()
     return 0.5 * log64(sum_of(sums, columns))
 

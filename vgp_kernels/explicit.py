@@ -7,6 +7,8 @@ of X,
     Z = X Wᵀ + b,   H = φ(Z),   Δ = G ⊙ φ′(Z),   ∂E/∂W = Δᵀ X,   ∂E/∂b = Δᵀ 1,   ∂E/∂X = Δ W.
 
 Everything is float32 and summed in a fixed order (see `products`): the same bits on every processor.
+
+A block of threads can share a network (see `lanes`): every function here that deals entries to them ends with a barrier.
 """
 
 import functools
@@ -21,13 +23,28 @@ from vgp_kernels.activations import value_and_slope
 from vgp_kernels.arithmetic import HALF, ONE, STRICT, ZERO, exp_and_expm1, f32, f64, fma, log64
 from vgp_kernels.cpu import SOURCES, named
 from vgp_kernels.initialisers import INITIALISERS
-from vgp_kernels.lanes import compile_once, prefer_wide_vectors
+from vgp_kernels.lanes import (
+    address,
+    columns_of_lane,
+    compile_once,
+    double_matrix,
+    doubles,
+    float_matrix,
+    floats,
+    integers,
+    mine,
+    prefer_wide_vectors,
+    put,
+    rows_of_warp,
+    together,
+)
 from vgp_kernels.network import NORMALISATIONS, RESIDUALS, Network
-from vgp_kernels.products import multiply, transpose
+from vgp_kernels.products import times_matrix, turn, turned_times_matrix
 from vgp_kernels.propagate import checked_integer
 from vgp_kernels.randomness import normal_pair, u32, words
 
 LAWS = ("gaussian", "uniform", "orthogonal")
+GAUSSIAN, UNIFORM, ORTHOGONAL = range(3)
 EPSILON = f32(1e-5)  # added to variances before a norm divides, as in PyTorch
 RUNNING = f32(0.1)  # the newest batch's share of the running statistics, as in PyTorch
 MATRIX, BIAS = u32(16), u32(17)  # purposes of random words
@@ -44,6 +61,7 @@ class Plan(NamedTuple):
     """What the compiled code knows of a network: where each weight matrix lies in the vector of all parameters."""
 
     depth: int
+    width: int
     residual: int
     normalisation: int
     norm_after: bool
@@ -52,223 +70,372 @@ class Plan(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a batch leaves behind on its way forward, and room for the way back; all float32."""
+    """What a network is trained in: its parameters, what a batch leaves behind on its way forward, and room for the way back.
 
-    signal: np.ndarray  # (depth + 1, batch, width): h_l
-    slope: np.ndarray  # (depth, batch, width): φ′(z)
-    active: np.ndarray  # (depth, batch, width): φ(z), where it is not h_l itself
-    normed: np.ndarray  # (depth, batch, width): what a norm gave
-    inverse: np.ndarray  # (depth, max(batch, width)): 1/√(variance + ε)
-    running_mean: np.ndarray  # (depth, width)
-    running_variance: np.ndarray  # (depth, width)
-    transposed: np.ndarray  # flat: Wᵀ of the layer at hand
-    back: np.ndarray  # (3, batch, width)
-    logits: np.ndarray  # (batch, classes)
-    delta: np.ndarray  # (batch, classes)
+    It is one array, and compiled code says by a number where in it a matrix or vector begins: a GPU's threads cannot keep the
+    addresses and shapes of a dozen arrays in their registers.
+    """
+
+    room: np.ndarray  # flat, float32
+    layout: np.ndarray  # (kinds, 2) int64: where the first one of a kind begins, and how far it is to the next one
+    terms: np.ndarray  # (2 · batch) float64: each example's loss, then whether it is right
 
 
-f4_1, f4_2, f4_3 = types.float32[::1], types.float32[:, ::1], types.float32[:, :, ::1]
-PLAN = types.NamedTuple(
-    [types.int64, types.int64, types.int64, types.boolean, types.float64, types.int64[:, ::1]], Plan
+# The kinds: the vectors of all parameters, of the gradient, and of what else an optimiser keeps; a batch of inputs; h_l, φ′(z),
+# φ(z) where it is not h_l itself, what a norm gave, and 1/√(variance + ε), of each layer; the running mean and variance; two of
+# each unit, for norms; Wᵀ of the layer at hand; three for the way back; logits, and the loss's gradient with respect to them
+VECTORS, INPUTS, SIGNAL, SLOPE, ACTIVE, NORMED, INVERSE, STATISTICS, OF_UNITS, TRANSPOSED, BACK, LOGITS, DELTA = range(
+    13
 )
-WORKSPACE = types.NamedTuple([f4_3, f4_3, f4_3, f4_3, f4_2, f4_2, f4_2, f4_1, f4_3, f4_2, f4_2], Workspace)
-ACTIVATE = types.void(f4_2, f4_2, f4_2)
-FORWARD = types.void(types.FunctionType(ACTIVATE), PLAN, f4_1, f4_2, WORKSPACE, types.boolean)
-BACKWARD = types.void(PLAN, f4_1, f4_1, f4_2, WORKSPACE, types.float64[::1])
-DRAW = types.void(PLAN, f4_1, types.float64[::1], types.float64, types.int64, types.uint32, types.uint32, types.uint32)
+PARAMETERS, GRADIENT, OTHERS = range(3)  # numbers of the vectors
+START, STEP = range(2)  # columns of Workspace.layout
+ALIGNED = 16  # floats: a matrix begins at a multiple of them
 
 
-@functools.cache
-def activate_function(name: str, sources: str = SOURCES):
-    """The kernel (H, D) = (φ(Z), φ′(Z)) of an activation; the loop vectorises only if no two of the arrays are one."""
+class Haar(NamedTuple):
+    """Room to draw an orthogonal matrix."""
 
-    @njit(ACTIVATE, cache=True, nogil=True, **STRICT)
+    q: np.ndarray  # (n · n) float64
+    v: np.ndarray  # (n) float64
+    normals: np.ndarray  # (n (n + 1)/2) float32
+
+
+f4_1, f4_2 = types.float32[::1], types.float32[:, ::1]
+f8_1, f8_2 = types.float64[::1], types.float64[:, ::1]
+PLAN = types.NamedTuple(
+    [types.int64, types.int64, types.int64, types.int64, types.boolean, types.float64, types.int64[:, ::1]], Plan
+)
+WORKSPACE = types.NamedTuple([f4_1, types.int64[:, ::1], f8_1], Workspace)
+HAAR = types.NamedTuple([f8_1, f8_1, f4_1], Haar)
+ACTIVATE = types.void(types.int64, types.int64, types.int64, types.int64, types.int64)
+FORWARD = types.void(types.FunctionType(ACTIVATE), PLAN, WORKSPACE, types.int64, types.boolean)
+BACKWARD = types.void(PLAN, WORKSPACE, types.int64, f8_1)
+DRAW = types.void(PLAN, f4_1, f8_1, types.float64, types.int64, types.uint32, types.uint32, types.uint32, HAAR)
+
+
+def activation_source(name: str, sources: str = SOURCES):
+    """(h, d) = (φ(z), φ′(z)) of n numbers; the loop vectorises only if no two of the arrays are one."""
+
     @named(name)
-    def activate(z, h, d):
+    def activate(room, z, h, d, n):
+        compile_once()
         prefer_wide_vectors()
         sources  # noqa: B018  # in the cache's key
-        for i in range(z.shape[0]):
-            for j in range(z.shape[1]):
-                h[i, j], d[i, j] = value_and_slope(name, z[i, j])
+        of, value, slope = floats(room, z, n), floats(room, h, n), floats(room, d, n)
+        for i in mine(n):
+            value[i], slope[i] = value_and_slope(name, of[i])
+        together()
 
     return activate
 
 
-# Layers
+@functools.cache
+def activate_function(name: str):
+    """The kernel of an activation."""
+    return njit(ACTIVATE, cache=True, nogil=True, **STRICT)(activation_source(name))
+
+
+# Layers. `room` is an address; x, y, z, ... say where in it matrices begin
+
+
+@njit(inline="always", **STRICT)
+def at(work, kind, index):
+    """Where the matrix of this kind and number begins."""
+    return work.layout[kind, START] + index * work.layout[kind, STEP]
 
 
 @njit(nogil=True, **STRICT)
-def weights_of(table, matrix, parameters):
-    rows, columns = table[matrix, FAN_OUT], table[matrix, FAN_IN]
-    start = table[matrix, OFFSET]
-    return parameters[start : start + rows * columns].reshape((rows, columns))
+def add_to_rows(room, x, b, rows, columns):
+    """X ← X + 1 bᵀ."""
+    compile_once()
+    prefer_wide_vectors()
+    sums, bias = float_matrix(room, x, rows, columns), floats(room, b, columns)
+    for i in rows_of_warp(rows):
+        for j in columns_of_lane(columns):
+            sums[i, j] += bias[j]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def linear_forward(table, matrix, parameters, x, z, transposed):
+def sum_rows(room, x, b, rows, columns):
+    """b = Xᵀ 1."""
+    compile_once()
+    prefer_wide_vectors()
+    terms, sums = float_matrix(room, x, rows, columns), floats(room, b, columns)
+    for j in mine(columns):
+        sums[j] = ZERO
+    for i in range(rows):
+        for j in mine(columns):
+            sums[j] += terms[i, j]
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def linear_forward(plan, index, x, z, work, rows):
     """Z = X Wᵀ + b."""
-    compile_once()
-    weights = weights_of(table, matrix, parameters)
-    turned = transposed[: weights.size].reshape((weights.shape[1], weights.shape[0]))
-    transpose(weights, turned)
-    multiply(x, turned, z)
-    start = table[matrix, BIAS_OFFSET]
-    if start >= 0:
-        for i in range(z.shape[0]):
-            for j in range(z.shape[1]):
-                z[i, j] += parameters[start + j]
+    room, table, parameters, turned = (
+        address(work.room),
+        plan.table,
+        at(work, VECTORS, PARAMETERS),
+        at(work, TRANSPOSED, 0),
+    )
+    turn(room, parameters + table[index, OFFSET], turned, table[index, FAN_OUT], table[index, FAN_IN])
+    times_matrix(room, x, turned, z, rows, table[index, FAN_IN], table[index, FAN_OUT])
+    if table[index, BIAS_OFFSET] >= 0:
+        add_to_rows(room, z, parameters + table[index, BIAS_OFFSET], rows, table[index, FAN_OUT])
 
 
 @njit(nogil=True, **STRICT)
-def linear_backward(table, matrix, parameters, gradient, x, delta):
+def linear_backward(plan, index, x, delta, work, rows):
     """∂E/∂W = Δᵀ X and ∂E/∂b = Δᵀ 1."""
-    compile_once()
-    multiply(delta.T, x, weights_of(table, matrix, gradient))
-    start = table[matrix, BIAS_OFFSET]
-    if start >= 0:
-        gradient[start : start + delta.shape[1]] = ZERO
-        for i in range(delta.shape[0]):
-            for j in range(delta.shape[1]):
-                gradient[start + j] += delta[i, j]
+    room, table, gradient = address(work.room), plan.table, at(work, VECTORS, GRADIENT)
+    to = gradient + table[index, OFFSET]
+    turned_times_matrix(room, delta, x, to, table[index, FAN_OUT], rows, table[index, FAN_IN])
+    if table[index, BIAS_OFFSET] >= 0:
+        sum_rows(room, delta, gradient + table[index, BIAS_OFFSET], rows, table[index, FAN_OUT])
 
 
 @njit(nogil=True, **STRICT)
-def times(x, y):
-    """X ← X ⊙ Y."""
-    compile_once()
-    prefer_wide_vectors()
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            x[i, j] *= y[i, j]
+def to_below(plan, index, delta, g, work, rows):
+    """G = Δ W."""
+    table, weights = plan.table, at(work, VECTORS, PARAMETERS) + plan.table[index, OFFSET]
+    times_matrix(address(work.room), delta, weights, g, rows, table[index, FAN_OUT], table[index, FAN_IN])
 
 
 @njit(nogil=True, **STRICT)
-def add_scaled(x, scale, branch, total):
-    """TOTAL = X + scale · BRANCH."""
+def times(room, x, y, n):
+    """x ← x ⊙ y, n entries."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total[i, j] = fma(scale, branch[i, j], x[i, j])
+    product, factor = floats(room, x, n), floats(room, y, n)
+    for i in mine(n):
+        product[i] *= factor[i]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def add(x, y):
-    """X ← X + Y."""
+def add_scaled(room, x, scale, y, z, n):
+    """z = x + scale · y, n entries."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            x[i, j] += y[i, j]
+    one, other, total = floats(room, x, n), floats(room, y, n), floats(room, z, n)
+    for i in mine(n):
+        total[i] = fma(scale, other[i], one[i])
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def scaled(scale, x, y):
-    """Y = scale · X."""
+def add(room, x, y, n):
+    """x ← x + y, n entries."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            y[i, j] = scale * x[i, j]
+    total, other = floats(room, x, n), floats(room, y, n)
+    for i in mine(n):
+        total[i] += other[i]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def copy(x, y):
-    """Y = X."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            y[i, j] = x[i, j]
+def set_all(room, x, value, n):
+    """x = value, n entries."""
+    compile_once()
+    entries = floats(room, x, n)
+    for i in mine(n):
+        entries[i] = value
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def scaled(room, scale, x, y, n):
+    """y = scale · x, n entries."""
+    compile_once()
+    prefer_wide_vectors()
+    given, result = floats(room, x, n), floats(room, y, n)
+    for i in mine(n):
+        result[i] = scale * given[i]
+    together()
 
 
 # Norms
 
 
 @njit(nogil=True, **STRICT)
-def normalise(kind, z, normed, inverse, running_mean, running_variance, training):
+def normalise(plan, block, z, work, rows, training):
     """N(Z): of each unit over the batch, or of each input over its units."""
-    compile_once()
-    if kind == BATCH:
-        normalise_batch(z, normed, inverse, running_mean, running_variance, training)
+    room, normed, inverse = address(work.room), at(work, NORMED, block), at(work, INVERSE, block)
+    if plan.normalisation == BATCH:
+        statistics, of_units = at(work, STATISTICS, block), at(work, OF_UNITS, 0)
+        normalise_batch(room, z, normed, inverse, statistics, of_units, rows, plan.width, training)
     else:
-        normalise_rows(kind == LAYER, z, normed, inverse)
+        normalise_rows(room, z, normed, inverse, rows, plan.width, plan.normalisation == LAYER)
 
 
 @njit(nogil=True, **STRICT)
-def normalise_batch(z, normed, inverse, running_mean, running_variance, training):
+def normalise_batch(room, x, y, inverses, statistics, of_units, rows, columns, training):
     compile_once()
     prefer_wide_vectors()
-    rows, columns = z.shape
-    mean, variance = running_mean.copy(), running_variance.copy()
+    running_mean, running_variance = floats(room, statistics, columns), floats(room, statistics + columns, columns)
+    mean, variance = floats(room, of_units, columns), floats(room, of_units + columns, columns)
+    z, normed, inverse = (
+        float_matrix(room, x, rows, columns),
+        float_matrix(room, y, rows, columns),
+        floats(room, inverses, columns),
+    )
+    for j in mine(columns):
+        mean[j] = ZERO if training else running_mean[j]
+        variance[j] = ZERO if training else running_variance[j]
     if training:
-        mean[:], variance[:] = ZERO, ZERO
         for i in range(rows):
-            for j in range(columns):
+            for j in mine(columns):
                 mean[j] += z[i, j]
-        for j in range(columns):
+        for j in mine(columns):
             mean[j] /= f32(rows)
         for i in range(rows):
-            for j in range(columns):
+            for j in mine(columns):
                 centred = z[i, j] - mean[j]
                 variance[j] = fma(centred, centred, variance[j])
-        for j in range(columns):
+        for j in mine(columns):
             unbiased = variance[j] / f32(rows - 1)
             variance[j] /= f32(rows)
             running_mean[j] = fma(RUNNING, mean[j] - running_mean[j], running_mean[j])
             running_variance[j] = fma(RUNNING, unbiased - running_variance[j], running_variance[j])
-    for j in range(columns):
+    for j in mine(columns):
         inverse[j] = ONE / f32(math.sqrt(variance[j] + EPSILON))
-    for i in range(rows):
-        for j in range(columns):
+    together()
+    for i in rows_of_warp(rows):
+        for j in columns_of_lane(columns):
             normed[i, j] = (z[i, j] - mean[j]) * inverse[j]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def normalise_rows(centre, z, normed, inverse):
+def normalise_rows(room, x, y, inverses, rows, columns, centre):
     compile_once()
-    rows, columns = z.shape
-    for i in range(rows):
+    z, normed, inverse = (
+        float_matrix(room, x, rows, columns),
+        float_matrix(room, y, rows, columns),
+        floats(room, inverses, rows),
+    )
+    for i in mine(rows):
         mean, square = 0.0, 0.0
         if centre:
             for j in range(columns):
                 mean += f64(z[i, j])
             mean /= columns
         for j in range(columns):
-            square += (z[i, j] - mean) ** 2
-        inverse[i] = f32(1.0 / math.sqrt(square / columns + EPSILON))
+            centred = f64(z[i, j]) - mean
+            square += centred * centred
+        inverse[i] = f32(1.0 / math.sqrt(square / columns + f64(EPSILON)))
         for j in range(columns):
             normed[i, j] = (z[i, j] - f32(mean)) * inverse[i]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def back_through_norm(kind, g, normed, inverse):
+def back_through_norm(plan, block, g, work, rows):
     """G ← ∂E/∂Z from G = ∂E/∂N(Z): what of it is along 1 (but for rms) and along N(Z) is taken out."""
-    compile_once()
-    rows, columns = g.shape
-    if kind == BATCH:
-        mean, along = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
-        for i in range(rows):
-            for j in range(columns):
-                mean[j] += g[i, j]
-                along[j] = fma(g[i, j], normed[i, j], along[j])
-        for j in range(columns):
-            mean[j] /= f32(rows)
-            along[j] /= f32(rows)
-        for i in range(rows):
-            for j in range(columns):
-                g[i, j] = inverse[j] * (g[i, j] - mean[j] - normed[i, j] * along[j])
+    room, normed, inverse, of_units = (
+        address(work.room),
+        at(work, NORMED, block),
+        at(work, INVERSE, block),
+        at(work, OF_UNITS, 0),
+    )
+    if plan.normalisation == BATCH:
+        take_out_of_columns(room, g, normed, inverse, of_units, rows, plan.width)
     else:
-        for i in range(rows):
-            mean_of_row, along_row = 0.0, 0.0
-            for j in range(columns):
-                mean_of_row += f64(g[i, j])
-                along_row += f64(g[i, j]) * f64(normed[i, j])
-            shift = f32(mean_of_row / columns) if kind == LAYER else ZERO
-            slope = f32(along_row / columns)
-            for j in range(columns):
-                g[i, j] = inverse[i] * (g[i, j] - shift - normed[i, j] * slope)
+        take_out_of_rows(room, g, normed, inverse, rows, plan.width, plan.normalisation == LAYER)
+
+
+@njit(nogil=True, **STRICT)
+def take_out_of_columns(room, x, y, inverses, of_units, rows, columns):
+    compile_once()
+    prefer_wide_vectors()
+    mean, along = floats(room, of_units, columns), floats(room, of_units + columns, columns)
+    g, normed, inverse = (
+        float_matrix(room, x, rows, columns),
+        float_matrix(room, y, rows, columns),
+        floats(room, inverses, columns),
+    )
+    for j in mine(columns):
+        mean[j], along[j] = ZERO, ZERO
+    for i in range(rows):
+        for j in mine(columns):
+            mean[j] += g[i, j]
+            along[j] = fma(g[i, j], normed[i, j], along[j])
+    for j in mine(columns):
+        mean[j] /= f32(rows)
+        along[j] /= f32(rows)
+    together()
+    for i in rows_of_warp(rows):
+        for j in columns_of_lane(columns):
+            g[i, j] = inverse[j] * (g[i, j] - mean[j] - normed[i, j] * along[j])
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def take_out_of_rows(room, x, y, inverses, rows, columns, centred):
+    compile_once()
+    g, normed, inverse = (
+        float_matrix(room, x, rows, columns),
+        float_matrix(room, y, rows, columns),
+        floats(room, inverses, rows),
+    )
+    for i in mine(rows):
+        mean, along = 0.0, 0.0
+        for j in range(columns):
+            mean += f64(g[i, j])
+            along += f64(g[i, j]) * f64(normed[i, j])
+        shift = f32(mean / columns) if centred else ZERO
+        slope = f32(along / columns)
+        for j in range(columns):
+            g[i, j] = inverse[i] * (g[i, j] - shift - normed[i, j] * slope)
+    together()
 
 
 # The whole network
+
+
+@njit(nogil=True, **STRICT)
+def forward(activate, plan, work, rows, training):
+    """Fill the workspace's signals, slopes and logits for a batch."""
+    room, inputs, n = address(work.room), at(work, INPUTS, 0), rows * plan.width
+    alpha, norm_before = f32(plan.residual_scale), plan.normalisation != NONE and not plan.norm_after
+    z, index = at(work, BACK, 0), 0
+    if plan.residual != NONE:
+        linear_forward(plan, index, inputs, at(work, SIGNAL, 0), work, rows)
+        index += 1
+    for block in range(plan.depth):
+        x = inputs if block == 0 and plan.residual == NONE else at(work, SIGNAL, block)
+        out, slope = at(work, SIGNAL, block + 1), at(work, SLOPE, block)
+        active = out if plan.residual == NONE else at(work, ACTIVE, block)
+        normed = at(work, NORMED, block)
+        if plan.residual == NONE or plan.residual == POSTACTIVATION:
+            linear_forward(plan, index, x, z, work, rows)
+            if norm_before:
+                normalise(plan, block, z, work, rows, training)
+                activate(room, normed, active, slope, n)
+            else:
+                activate(room, z, active, slope, n)
+            if plan.residual != NONE:
+                add_scaled(room, x, alpha, active, out, n)
+        else:
+            u = x
+            if norm_before:
+                normalise(plan, block, x, work, rows, training)
+                u = normed
+            if plan.residual == TWO_WEIGHTS:
+                linear_forward(plan, index, u, z, work, rows)
+                index += 1
+                activate(room, z, active, slope, n)
+            else:
+                activate(room, u, active, slope, n)
+            linear_forward(plan, index, active, z, work, rows)
+            add_scaled(room, x, alpha, z, out, n)
+        if plan.norm_after:
+            normalise(plan, block, out, work, rows, training)
+            scaled(room, ONE, normed, out, n)
+        index += 1
+    linear_forward(plan, index, at(work, SIGNAL, plan.depth), at(work, LOGITS, 0), work, rows)
 
 
 @functools.cache
@@ -276,77 +443,106 @@ def forward_function(sources: str = SOURCES):
     """The kernel that takes a batch forward."""
 
     @njit(FORWARD, cache=True, nogil=True, **STRICT)
-    def forward(activate, plan, parameters, inputs, work, training):
-        """Fill the workspace's signals, slopes and logits for a batch."""
+    def forward_kernel(activate, plan, work, rows, training):
         sources  # noqa: B018  # in the cache's key
-        rows, table, transposed = inputs.shape[0], plan.table, work.transposed
-        alpha, norm_before = f32(plan.residual_scale), plan.normalisation != NONE and not plan.norm_after
-        z, matrix = work.back[0][:rows], 0
-        if plan.residual != NONE:
-            linear_forward(table, matrix, parameters, inputs, work.signal[0][:rows], transposed)
-            matrix += 1
-        for block in range(plan.depth):
-            x = inputs if block == 0 and plan.residual == NONE else work.signal[block][:rows]
-            out, slope = work.signal[block + 1][:rows], work.slope[block][:rows]
-            active = out if plan.residual == NONE else work.active[block][:rows]
-            normed, inverse = work.normed[block][:rows], work.inverse[block]
-            mean, variance = work.running_mean[block], work.running_variance[block]
-            if plan.residual == NONE or plan.residual == POSTACTIVATION:
-                linear_forward(table, matrix, parameters, x, z, transposed)
-                if norm_before:
-                    normalise(plan.normalisation, z, normed, inverse, mean, variance, training)
-                    activate(normed, active, slope)
-                else:
-                    activate(z, active, slope)
-                if plan.residual != NONE:
-                    add_scaled(x, alpha, active, out)
-            else:
-                u = x
-                if norm_before:
-                    normalise(plan.normalisation, x, normed, inverse, mean, variance, training)
-                    u = normed
-                if plan.residual == TWO_WEIGHTS:
-                    linear_forward(table, matrix, parameters, u, z, transposed)
-                    matrix += 1
-                    activate(z, active, slope)
-                else:
-                    activate(u, active, slope)
-                linear_forward(table, matrix, parameters, active, z, transposed)
-                add_scaled(x, alpha, z, out)
-            if plan.norm_after:
-                normalise(plan.normalisation, out, normed, inverse, mean, variance, training)
-                copy(normed, out)
-            matrix += 1
-        linear_forward(table, matrix, parameters, work.signal[plan.depth][:rows], work.logits[:rows], transposed)
+        forward(activate, plan, work, rows, training)
 
-    return forward
+    return forward_kernel
 
 
 @njit(nogil=True, **STRICT)
-def cross_entropy(logits, labels, delta):
-    """(Σ -ln p(label), how many are right); delta becomes the mean loss's gradient. NaN where a logit is not finite."""
+def cross_entropy(room, scores, errors, of_examples, results, rows, classes):
+    """(Σ -ln p(label), how many are right) of the logits at `scores`; at `errors`, the mean loss's gradient. NaN where a logit is
+    not finite."""
     compile_once()
-    rows, classes = logits.shape
-    loss, right = 0.0, 0
-    for i in range(rows):
+    logits, delta = float_matrix(room, scores, rows, classes), float_matrix(room, errors, rows, classes)
+    labels, terms = integers(of_examples, 0, rows), double_matrix(results, 0, 2, rows)
+    for i in mine(rows):
         largest, best, total = logits[i, 0], 0, ZERO
         for j in range(classes):
             total += logits[i, j]
             if logits[i, j] > largest:
                 largest, best = logits[i, j], j
-        if not math.isfinite(total):
-            return math.nan, 0
-        total = ZERO
-        for j in range(classes):
-            delta[i, j], _ = exp_and_expm1(logits[i, j] - largest)
-            total += delta[i, j]
-        for j in range(classes):
-            delta[i, j] /= total * f32(rows)
-        label = labels[i]
-        delta[i, label] -= ONE / f32(rows)
-        loss += log64(f64(total)) - f64(logits[i, label] - largest)
-        right += best == label
-    return loss, right
+        terms[0, i], terms[1, i] = math.nan, 0.0
+        if math.isfinite(total):
+            total = ZERO
+            for j in range(classes):
+                delta[i, j], _ = exp_and_expm1(logits[i, j] - largest)
+                total += delta[i, j]
+            for j in range(classes):
+                delta[i, j] /= total * f32(rows)
+            label = labels[i]
+            delta[i, label] -= ONE / f32(rows)
+            terms[0, i] = log64(f64(total)) - f64(logits[i, label] - largest)
+            terms[1, i] = 1.0 if best == label else 0.0
+    together()
+    loss, right = 0.0, 0.0
+    for i in range(rows):
+        loss += terms[0, i]
+        right += terms[1, i]
+    together()
+    return loss, (0.0 if math.isnan(loss) else right)
+
+
+@njit(nogil=True, **STRICT)
+def backward(plan, work, rows, norms):
+    """The gradient of all parameters from DELTA, and |∂E/∂h_l| in norms, unless that is empty."""
+    room, inputs, n = address(work.room), at(work, INPUTS, 0), rows * plan.width
+    alpha, norm_before = f32(plan.residual_scale), plan.normalisation != NONE and not plan.norm_after
+    g, branch, other = at(work, BACK, 0), at(work, BACK, 1), at(work, BACK, 2)
+    index = plan.table.shape[0] - 1
+    delta = at(work, DELTA, 0)
+    linear_backward(plan, index, at(work, SIGNAL, plan.depth), delta, work, rows)
+    to_below(plan, index, delta, g, work, rows)
+    for block in range(plan.depth - 1, -1, -1):
+        if norms.size > 0:
+            norms[block + 1] = norm(float_matrix(room, g, rows, plan.width))
+        plain = plan.residual == NONE
+        x = inputs if block == 0 and plain else at(work, SIGNAL, block)
+        slope, active = at(work, SLOPE, block), at(work, ACTIVE, block)
+        normed = at(work, NORMED, block)
+        if plan.norm_after:
+            back_through_norm(plan, block, g, work, rows)
+        index -= 1
+        if plain or plan.residual == POSTACTIVATION:
+            scaled(room, alpha, g, branch, n)
+            times(room, branch, slope, n)  # Δ = G ⊙ φ′(Z)
+            if norm_before:
+                back_through_norm(plan, block, branch, work, rows)
+            linear_backward(plan, index, x, branch, work, rows)
+            if plain:
+                if block > 0:
+                    to_below(plan, index, branch, g, work, rows)
+                elif norms.size > 0:
+                    to_inputs = at(work, TRANSPOSED, 0)
+                    to_below(plan, index, branch, to_inputs, work, rows)
+                    norms[0] = norm(float_matrix(room, to_inputs, rows, plan.table[0, FAN_IN]))
+                continue
+            to_below(plan, index, branch, other, work, rows)
+        else:
+            scaled(room, alpha, g, branch, n)
+            linear_backward(plan, index, active, branch, work, rows)
+            to_below(plan, index, branch, other, work, rows)
+            times(room, other, slope, n)
+            if plan.residual == TWO_WEIGHTS:
+                index -= 1
+                linear_backward(plan, index, normed if norm_before else x, other, work, rows)
+                to_below(plan, index, other, branch, work, rows)
+                scaled(room, ONE, branch, other, n)
+            if norm_before:
+                back_through_norm(plan, block, other, work, rows)
+        add(room, g, other, n)
+    if plan.residual != NONE:
+        if norms.size > 0:
+            norms[0] = norm(float_matrix(room, g, rows, plan.width))
+        linear_backward(plan, index - 1, inputs, g, work, rows)
+
+
+@njit(nogil=True, **STRICT)
+def loss_of(plan, work, labels, rows):
+    """(loss, how many are right) of a batch that has gone forward."""
+    logits, delta, classes = at(work, LOGITS, 0), at(work, DELTA, 0), plan.table[plan.table.shape[0] - 1, FAN_OUT]
+    return cross_entropy(address(work.room), logits, delta, address(labels), address(work.terms), rows, classes)
 
 
 @functools.cache
@@ -354,59 +550,11 @@ def backward_function(sources: str = SOURCES):
     """The kernel that takes the loss's gradient back."""
 
     @njit(BACKWARD, cache=True, nogil=True, **STRICT)
-    def backward(plan, parameters, gradient, inputs, work, norms):
-        """The gradient of all parameters from work.delta, and |∂E/∂h_l| in norms, unless that is empty."""
+    def backward_kernel(plan, work, rows, norms):
         sources  # noqa: B018  # in the cache's key
-        rows, table = inputs.shape[0], plan.table
-        alpha, norm_before = f32(plan.residual_scale), plan.normalisation != NONE and not plan.norm_after
-        g, branch, other = work.back[0][:rows], work.back[1][:rows], work.back[2][:rows]
-        matrix = table.shape[0] - 1
-        linear_backward(table, matrix, parameters, gradient, work.signal[plan.depth][:rows], work.delta[:rows])
-        multiply(work.delta[:rows], weights_of(table, matrix, parameters), g)
-        for block in range(plan.depth - 1, -1, -1):
-            if norms.size > 0:
-                norms[block + 1] = norm(g)
-            plain = plan.residual == NONE
-            x = inputs if block == 0 and plain else work.signal[block][:rows]
-            slope, active = work.slope[block][:rows], work.active[block][:rows]
-            normed, inverse = work.normed[block][:rows], work.inverse[block]
-            if plan.norm_after:
-                back_through_norm(plan.normalisation, g, normed, inverse)
-            matrix -= 1
-            if plain or plan.residual == POSTACTIVATION:
-                scaled(alpha, g, branch)
-                times(branch, slope)  # Δ = G ⊙ φ′(Z)
-                if norm_before:
-                    back_through_norm(plan.normalisation, branch, normed, inverse)
-                linear_backward(table, matrix, parameters, gradient, x, branch)
-                if plain:
-                    if block > 0:
-                        multiply(branch, weights_of(table, matrix, parameters), g)
-                    elif norms.size > 0:
-                        to_inputs = np.empty(inputs.shape, np.float32)
-                        multiply(branch, weights_of(table, matrix, parameters), to_inputs)
-                        norms[0] = norm(to_inputs)
-                    continue
-                multiply(branch, weights_of(table, matrix, parameters), other)
-            else:
-                scaled(alpha, g, branch)
-                linear_backward(table, matrix, parameters, gradient, active, branch)
-                multiply(branch, weights_of(table, matrix, parameters), other)
-                times(other, slope)
-                if plan.residual == TWO_WEIGHTS:
-                    matrix -= 1
-                    linear_backward(table, matrix, parameters, gradient, normed if norm_before else x, other)
-                    multiply(other, weights_of(table, matrix, parameters), branch)
-                    copy(branch, other)
-                if norm_before:
-                    back_through_norm(plan.normalisation, other, normed, inverse)
-            add(g, other)
-        if plan.residual != NONE:
-            if norms.size > 0:
-                norms[0] = norm(g)
-            linear_backward(table, matrix - 1, parameters, gradient, inputs, g)
+        backward(plan, work, rows, norms)
 
-    return backward
+    return backward_kernel
 
 
 @njit(nogil=True, **STRICT)
@@ -414,9 +562,9 @@ def norm(x):
     """The Frobenius norm, summed in float64."""
     compile_once()
     total = 0.0
-    for row in x:
-        for entry in row:
-            total += f64(entry) * f64(entry)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total += f64(x[i, j]) * f64(x[i, j])
     return math.sqrt(total)
 
 
@@ -424,22 +572,27 @@ def norm(x):
 
 
 @njit(**STRICT)
-def fill(vector, scale, uniform, trial, matrix, purpose, seed_low, seed_high):
+def fill(room, x, n, scale, uniform, trial, index, purpose, seed_low, seed_high):
     """Independent entries of standard deviation `scale`, normal or uniform."""
     compile_once()
-    width = scale * f32(math.sqrt(3.0))
-    for start in range(0, vector.size, 4):
-        w0, w1, w2, w3 = words(u32(start // 4), trial, u32(matrix), purpose, seed_low, seed_high)
+    entries = floats(room, x, n)
+    factor = scale * f32(math.sqrt(3.0)) if uniform else scale
+    for quarter in mine((n + 3) // 4):
+        w0, w1, w2, w3 = words(u32(quarter), trial, u32(index), purpose, seed_low, seed_high)
         if uniform:
-            four = (symmetric(w0), symmetric(w1), symmetric(w2), symmetric(w3))
-            factor = width
+            x0, x1, x2, x3 = symmetric(w0), symmetric(w1), symmetric(w2), symmetric(w3)
         else:
-            e0, e1 = normal_pair(w0, w1)
-            e2, e3 = normal_pair(w2, w3)
-            four = (e0, e1, e2, e3)
-            factor = scale
-        for k in range(min(4, vector.size - start)):
-            vector[start + k] = factor * four[k]
+            x0, x1 = normal_pair(w0, w1)
+            x2, x3 = normal_pair(w2, w3)
+        start, left = 4 * quarter, n - 4 * quarter
+        entries[start] = factor * x0
+        if left > 1:
+            entries[start + 1] = factor * x1
+        if left > 2:
+            entries[start + 2] = factor * x2
+        if left > 3:
+            entries[start + 3] = factor * x3
+    together()
 
 
 @njit(**STRICT)
@@ -449,42 +602,67 @@ def symmetric(word):
 
 
 @njit(**STRICT)
-def fill_orthogonal(weights, gain, normals):
+def fill_orthogonal(room, x, n, gain, squares, direction, stream):
     """gain times a Haar matrix: by induction over m, Q_m = H diag(1, Q_{m-1}) with the reflection H that takes e_1 to a
     random direction (Diaconis & Shahshahani 1987)."""
-    n = weights.shape[0]
-    q = np.zeros((n, n))
-    v = np.empty(n)
+    compile_once()
+    q, v, normals = double_matrix(squares, 0, n, n), doubles(direction, 0, n), floats(stream, 0, n * (n + 1) // 2)
+    weights = float_matrix(room, x, n, n)
+    for i in rows_of_warp(n):
+        for j in columns_of_lane(n):
+            q[i, j] = 0.0
     for m in range(1, n + 1):
-        first, stream = n - m, m * (m - 1) // 2
+        first, begin = n - m, m * (m - 1) // 2
         length = 0.0
         for i in range(m):
-            v[i] = f64(normals[stream + i])
-            length += v[i] * v[i]
+            length += f64(normals[begin + i]) * f64(normals[begin + i])
         length = math.sqrt(length)
+        for i in mine(m):
+            v[i] = f64(normals[begin + i]) / length
+        together()
         rest = 0.0
-        for i in range(m):
-            v[i] /= length
-            if i > 0:
-                rest += v[i] * v[i]
-        q[first, first] = 1.0
-        if m == 1:
-            q[first, first] = v[0]
-            continue
+        for i in range(1, m):
+            rest += v[i] * v[i]
+        head = v[0]
+        put(q, (first, first), head if m == 1 else 1.0)
         # v = u - e_1, its first entry without cancellation
-        v[0] = -rest / (1.0 + v[0]) if v[0] > 0.0 else v[0] - 1.0
-        square = rest + v[0] * v[0]
-        if square > 0.0:
-            for j in range(first, n):
+        head = -rest / (1.0 + head) if head > 0.0 else head - 1.0
+        put(v, 0, head)
+        square = rest + head * head
+        if m > 1 and square > 0.0:
+            for j in mine(m):
                 along = 0.0
                 for i in range(m):
-                    along += v[i] * q[first + i, j]
+                    along += v[i] * q[first + i, first + j]
                 along *= 2.0 / square
                 for i in range(m):
-                    q[first + i, j] -= along * v[i]
-    for i in range(n):
-        for j in range(n):
+                    q[first + i, first + j] -= along * v[i]
+        together()
+    for i in rows_of_warp(n):
+        for j in columns_of_lane(n):
             weights[i, j] = f32(gain * q[i, j])
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar):
+    """Draw all parameters of one network."""
+    room, table, matrices = address(parameters), plan.table, plan.table.shape[0]
+    set_all(room, 0, ZERO, parameters.size)
+    for index in range(matrices):
+        start, fan_out, fan_in = table[index, OFFSET], table[index, FAN_OUT], table[index, FAN_IN]
+        on_the_rim = index == matrices - 1 or (index == 0 and plan.residual != NONE)
+        if law == ORTHOGONAL and not on_the_rim:
+            gain, count, normals = math.sqrt(variances[index]), haar.normals.size, address(haar.normals)
+            fill(normals, 0, count, ONE, False, trial, index, MATRIX, seed_low, seed_high)
+            fill_orthogonal(room, start, fan_out, gain, address(haar.q), address(haar.v), normals)
+        else:
+            deviation = f32(math.sqrt(variances[index] / fan_in))
+            fill(room, start, fan_out * fan_in, deviation, law == UNIFORM, trial, index, MATRIX, seed_low, seed_high)
+        start = table[index, BIAS_OFFSET]
+        if start >= 0 and bias_variance > 0.0:
+            deviation = f32(math.sqrt(bias_variance))
+            fill(room, start, fan_out, deviation, law == UNIFORM, trial, index, BIAS, seed_low, seed_high)
 
 
 @functools.cache
@@ -492,26 +670,11 @@ def draw_function(sources: str = SOURCES):
     """The kernel that draws all parameters of one network."""
 
     @njit(DRAW, cache=True, nogil=True, **STRICT)
-    def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high):
+    def draw_kernel(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar):
         sources  # noqa: B018  # in the cache's key
-        matrices = plan.table.shape[0]
-        parameters[:] = ZERO
-        for matrix in range(matrices):
-            weights = weights_of(plan.table, matrix, parameters)
-            on_the_rim = matrix == matrices - 1 or (matrix == 0 and plan.residual != NONE)
-            if law == 2 and not on_the_rim:
-                normals = np.empty(weights.shape[0] * (weights.shape[0] + 1) // 2, np.float32)
-                fill(normals, ONE, law == 1, trial, matrix, MATRIX, seed_low, seed_high)
-                fill_orthogonal(weights, math.sqrt(variances[matrix]), normals)
-            else:
-                deviation = f32(math.sqrt(variances[matrix] / weights.shape[1]))
-                fill(weights.reshape(weights.size), deviation, law == 1, trial, matrix, MATRIX, seed_low, seed_high)
-            start = plan.table[matrix, BIAS_OFFSET]
-            if start >= 0 and bias_variance > 0.0:
-                biases = parameters[start : start + weights.shape[0]]
-                fill(biases, f32(math.sqrt(bias_variance)), law == 1, trial, matrix, BIAS, seed_low, seed_high)
+        draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar)
 
-    return draw
+    return draw_kernel
 
 
 # What users call
@@ -577,18 +740,22 @@ def weight_gradients(network: Network, weights: Weights, inputs: Any, labels: An
     classes = int(plan.table[-1, FAN_OUT])
     check_labels("labels", labels, classes)
     check_batch(network, len(inputs))
-    parameters, gradient = packed(plan, size, weights), np.zeros(size, np.float32)
-    work = make_workspace(network, plan, len(inputs))
+    batch = len(inputs)
+    work = make_workspace(plan, batch, OTHERS)
+    array_of(work, VECTORS, PARAMETERS, size)[:] = packed(plan, size, weights)
+    array_of(work, INPUTS, 0, inputs.size)[:] = inputs.ravel()
     norms = np.empty(plan.depth + 1)
-    forward_function()(activate_function(network.activation), plan, parameters, inputs, work, True)
-    loss, right = cross_entropy(work.logits, labels, work.delta)
-    backward_function()(plan, parameters, gradient, inputs, work, norms)
-    signals = [work.signal[0] if plan.residual else inputs, *work.signal[1:]]
-    gradients = unpacked(plan, gradient)
+    forward_function()(activate_function(network.activation), plan, work, batch, True)
+    loss, right = loss_of(plan, work, labels, batch)
+    backward_function()(plan, work, batch, norms)
+    signals = [array_of(work, SIGNAL, block, batch * network.width) for block in range(plan.depth + 1)]
+    if plan.residual == NONE:
+        signals[0] = inputs.ravel()
+    gradients = unpacked(plan, array_of(work, VECTORS, GRADIENT, size).copy())
     return WeightGradients(
-        loss / len(inputs),
-        right / len(inputs),
-        np.array([norm(x) / math.sqrt(x.size) for x in signals]),
+        loss / batch,
+        right / batch,
+        np.array([norm(x.reshape(1, -1)) / math.sqrt(x.size) for x in signals]),
         norms,
         np.array([norm(matrix) for matrix in gradients.matrices]),
         gradients,
@@ -617,35 +784,65 @@ def make_plan(network: Network, features: int, classes: int) -> tuple[Plan, int]
             shapes.append((network.width, network.width, False))
     shapes.append((classes, network.width, True))
     table, size = np.empty((len(shapes), 4), np.int64), 0
-    for matrix, (fan_out, fan_in, biased) in enumerate(shapes):
+    for index, (fan_out, fan_in, biased) in enumerate(shapes):
         after = size + fan_out * fan_in
-        table[matrix] = size, fan_out, fan_in, after if biased else -1
+        table[index] = size, fan_out, fan_in, after if biased else -1
         size = after + fan_out * biased
     norm_after = network.normalisation is not None and network.norm_position == "post"
-    return Plan(network.depth, residual, normalisation, norm_after, network.residual_scale, table), size
+    return Plan(network.depth, network.width, residual, normalisation, norm_after, network.residual_scale, table), size
 
 
-def make_workspace(network: Network, plan: Plan, batch: int) -> Workspace:
-    depth, width, classes = network.depth, network.width, int(plan.table[-1, FAN_OUT])
-    largest = int((plan.table[:, FAN_OUT] * plan.table[:, FAN_IN]).max())
+def layout_of(plan: Plan, batch: int, vectors: int) -> tuple[np.ndarray, int]:
+    """The layout of a workspace, and the size of its room."""
+    depth, width, classes = plan.depth, plan.width, int(plan.table[-1, FAN_OUT])
+    sizes, features = plan.table[:, FAN_OUT] * plan.table[:, FAN_IN], int(plan.table[0, FAN_IN])
+    size = int((sizes + plan.table[:, FAN_OUT] * (plan.table[:, BIAS_OFFSET] >= 0)).sum())
     shapes = (
-        (depth + 1, batch, width), (depth, batch, width), (depth, batch, width),
-        (depth, batch if network.normalisation else 0, width), (depth, max(batch, width)),
-        (depth, width), (depth, width), (largest,), (3, batch, width), (batch, classes), (batch, classes),
+        (vectors, 1, size), (1, batch, features), (depth + 1, batch, width), (depth, batch, width),
+        (depth * (plan.residual != NONE), batch, width), (depth * (plan.normalisation != NONE), batch, width),
+        (depth, 1, max(batch, width)), (depth, 2, width), (1, 2, width), (1, 1, max(int(sizes.max()), batch * features)),
+        (3, batch, width), (1, batch, classes), (1, batch, classes),
     )  # fmt: skip
-    work = Workspace(*(np.zeros(shape, np.float32) for shape in shapes))
-    work.running_variance[:] = 1
-    return work
+    layout, size = np.empty((len(shapes), 2), np.int64), 0
+    for kind, (count, rows, columns) in enumerate(shapes):
+        step = -(-rows * columns // ALIGNED) * ALIGNED if count else 0
+        layout[kind] = size, step
+        size += count * step
+    return layout, size
 
 
-def draw_parameters(network: Network, plan: Plan, parameters: np.ndarray, trial: int, seed: int, law: int) -> None:
+def make_workspace(plan: Plan, batch: int, vectors: int) -> Workspace:
+    layout, size = layout_of(plan, batch, vectors)
+    return Workspace(np.zeros(size, np.float32), layout, np.empty(2 * batch))
+
+
+def array_of(work: Workspace, kind: int, index: int, size: int) -> np.ndarray:
+    """The first entries of the matrix of this kind and number."""
+    start, step = work.layout[kind].tolist()
+    return work.room[start + index * step :][:size]
+
+
+def room_for_haar(plan: Plan, law: int) -> tuple[int, int, int]:
+    """The sizes of what a matrix of this law is drawn in: see Haar."""
+    n = plan.width if law == ORTHOGONAL else 0
+    return n * n, n, n * (n + 1) // 2
+
+
+def variances_of(network: Network, plan: Plan) -> np.ndarray:
+    """Of each matrix's weights, times its fan-in."""
     variances = np.full(len(plan.table), network.weight_variance)
     if network.initialiser is not None and network.law != "orthogonal":
         rule = INITIALISERS[network.initialiser]
         variances[:] = [rule.variance(fan_in, fan_out) for _, fan_out, fan_in, _ in plan.table.tolist()]
+    return variances
+
+
+def draw_parameters(network: Network, plan: Plan, parameters: np.ndarray, trial: int, seed: int, law: int) -> None:
+    q, v, normals = room_for_haar(plan, law)
     draw_function()(
-        plan, parameters, variances, network.bias_variance, law, u32(trial), u32(seed & 0xFFFFFFFF), u32(seed >> 32)
-    )
+        plan, parameters, variances_of(network, plan), network.bias_variance, law, u32(trial),
+        u32(seed & 0xFFFFFFFF), u32(seed >> 32), Haar(np.empty(q), np.empty(v), np.empty(normals, np.float32)),
+    )  # fmt: skip
 
 
 def unpacked(plan: Plan, parameters: np.ndarray) -> Weights:

@@ -148,19 +148,53 @@ def flat(typing_context, array):
 
 
 @intrinsic
-def matrix(typing_context, array, start, rows, columns):
-    """The entries of a flat array from `start` on as a matrix, without counting a reference to it."""
-    view = array.copy(ndim=2)
+def part(typing_context, array, start, shape):
+    """The entries of a vector from `start` on, as a C-contiguous array of this shape, without counting a reference to it."""
+    view = array.copy(ndim=len(shape))
 
     def generate(context, builder, signature, arguments):
-        flat, at, *shape = arguments
-        whole, part = context.make_array(array)(context, builder, flat), context.make_array(view)(context, builder)
-        size = cgutils.unpack_tuple(builder, whole.strides)[0]
-        strides = builder.mul(shape[1], size), size
-        populate_array(part, builder.gep(whole.data, [at]), shape, strides, whole.itemsize, None)
+        whole = context.make_array(array)(context, builder, arguments[0])
+        cut = context.make_array(view)(context, builder)
+        lengths, strides = cgutils.unpack_tuple(builder, arguments[2]), [whole.itemsize]
+        for length in lengths[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], length))
+        at = builder.gep(whole.data, [arguments[1]])
+        populate_array(cut, at, lengths, strides, whole.itemsize, None)
+        return cut._getvalue()
+
+    return view(array, types.int64, types.UniTuple(types.int64, len(shape))), generate
+
+
+@intrinsic
+def address(typing_context, array):
+    """Where the array's memory begins."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(context.make_array(array)(context, builder, arguments[0]).data, I64)
+
+    return types.int64(array), generate
+
+
+def in_memory(number, dimensions):
+    """An intrinsic that is an array of such numbers in the memory at an address, from the number `start` on."""
+    kind, words = types.Array(number, dimensions, "C"), [types.int64] * (2 + dimensions)
+
+    def generate(context, builder, signature, arguments):
+        base, start, *shape = arguments
+        part, size = context.make_array(kind)(context, builder), I64(number.bitwidth // 8)
+        data = builder.gep(builder.inttoptr(base, part.data.type), [start])
+        strides = [size] if dimensions == 1 else [builder.mul(shape[1], size), size]
+        populate_array(part, data, shape, strides, size, None)
         return part._getvalue()
 
-    return view(array, types.int64, types.int64, types.int64), generate
+    if dimensions == 1:
+        return intrinsic(lambda typing_context, base, start, size: (kind(*words), generate))
+    return intrinsic(lambda typing_context, base, start, rows, columns: (kind(*words), generate))
+
+
+floats, float_matrix = in_memory(types.float32, 1), in_memory(types.float32, 2)
+doubles, double_matrix = in_memory(types.float64, 1), in_memory(types.float64, 2)
+integers = in_memory(types.int64, 1)
 
 
 # Sums

@@ -9,38 +9,64 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
 
-from vgp_kernels.arithmetic import ONE, STRICT, f32, f64, fma
+from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, fma
 from vgp_kernels.cpu import SOURCES
 from vgp_kernels.explicit import (
     ACTIVATE,
     BACKWARD,
+    FAN_IN,
+    FAN_OUT,
     FORWARD,
+    GRADIENT,
+    INPUTS,
+    OFFSET,
+    OTHERS,
+    PARAMETERS,
     PLAN,
+    STATISTICS,
+    VECTORS,
     WORKSPACE,
+    Plan,
     Weights,
     activate_function,
+    array_of,
+    at,
     backward_function,
     check_batch,
     check_labels,
     checked_examples,
     checked_law,
-    cross_entropy,
     draw_parameters,
     forward_function,
+    loss_of,
     make_plan,
     make_workspace,
     norm,
+    scaled,
+    set_all,
     unpacked,
-    weights_of,
 )
-from vgp_kernels.lanes import compile_once, prefer_wide_vectors
-from vgp_kernels.network import Network
-from vgp_kernels.propagate import checked_integer
+from vgp_kernels.lanes import (
+    address,
+    columns_of_lane,
+    compile_once,
+    doubles,
+    float_matrix,
+    floats,
+    integers,
+    lane,
+    mine,
+    prefer_wide_vectors,
+    rows_of_warp,
+    together,
+)
+from vgp_kernels.network import Network, check_name
+from vgp_kernels.propagate import TARGETS, checked_integer
 from vgp_kernels.randomness import u32, words
 
 OPTIMISERS = ("sgd", "momentum", "adam")
@@ -49,70 +75,204 @@ MOMENTUM_FACTOR = f32(0.9)
 ADAM_FIRST, ADAM_SECOND, ADAM_EPSILON = f32(0.9), f32(0.999), f32(1e-8)  # the paper's values
 ORDER = u32(18)  # purpose of random words
 
-i8_1, f4_1, f8_1 = types.int64[::1], types.float32[::1], types.float64[::1]
-f4_2, f8_2 = types.float32[:, ::1], types.float64[:, ::1]
+
+class Turn(NamedTuple):
+    """The order of the examples, and the labels of the batch whose turn it is."""
+
+    order: np.ndarray  # (examples) int64
+    labels: np.ndarray  # (batch) int64
+
+
+i8_1, f4_2, f8_1, f8_2 = types.int64[::1], types.float32[:, ::1], types.float64[::1], types.float64[:, ::1]
+TURN = types.NamedUniTuple(i8_1, 2, Turn)
 TRAIN = types.void(
     types.FunctionType(ACTIVATE), types.FunctionType(FORWARD), types.FunctionType(BACKWARD), PLAN, WORKSPACE,
-    f4_2, f4_1, types.int64, types.float32, types.int64, f4_2, i8_1, f4_2, i8_1,
+    TURN, types.int64, types.int64, types.float32, types.int64, f4_2, i8_1, f4_2, i8_1,
     types.uint32, types.uint32, types.uint32, f8_1, f8_2, f8_2, f8_2,
 )  # fmt: skip
 TRAIN_LOSS, TRAIN_ACCURACY, TEST_LOSS, TEST_ACCURACY = range(4)  # rows of the scores
 
 
 @njit(nogil=True, **STRICT)
-def sgd(parameters, gradient, rate):
+def sgd(room, parameters, gradient, n, rate):
     """p ← p - ηg."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(parameters.size):
-        parameters[i] = fma(-rate, gradient[i], parameters[i])
+    p, g = floats(room, parameters, n), floats(room, gradient, n)
+    for i in mine(n):
+        p[i] = fma(-rate, g[i], p[i])
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def heavy_ball(parameters, gradient, velocity, rate):
+def heavy_ball(room, parameters, gradient, velocity, n, rate):
     """v ← μv + g, p ← p - ηv."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(parameters.size):
-        velocity[i] = fma(MOMENTUM_FACTOR, velocity[i], gradient[i])
-        parameters[i] = fma(-rate, velocity[i], parameters[i])
+    p, g, v = floats(room, parameters, n), floats(room, gradient, n), floats(room, velocity, n)
+    for i in mine(n):
+        v[i] = fma(MOMENTUM_FACTOR, v[i], g[i])
+        p[i] = fma(-rate, v[i], p[i])
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def adam(parameters, gradient, first, second, rate, first_share, second_share):
+def adam(room, parameters, gradient, first, second, n, rate, first_share, second_share):
     """m ← β₁m + (1-β₁)g, v ← β₂v + (1-β₂)g², p ← p - η m̂/(√v̂ + ε), m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ)."""
     compile_once()
     prefer_wide_vectors()
-    for i in range(parameters.size):
-        first[i] = fma(ONE - ADAM_FIRST, gradient[i] - first[i], first[i])
-        second[i] = fma(ONE - ADAM_SECOND, gradient[i] * gradient[i] - second[i], second[i])
-        parameters[i] -= rate * (first[i] / first_share) / (f32(math.sqrt(second[i] / second_share)) + ADAM_EPSILON)
+    p, g = floats(room, parameters, n), floats(room, gradient, n)
+    m, v = floats(room, first, n), floats(room, second, n)
+    for i in mine(n):
+        m[i] = fma(ONE - ADAM_FIRST, g[i] - m[i], m[i])
+        v[i] = fma(ONE - ADAM_SECOND, g[i] * g[i] - v[i], v[i])
+        p[i] -= rate * (m[i] / first_share) / (f32(math.sqrt(v[i] / second_share)) + ADAM_EPSILON)
+    together()
 
 
 @njit(nogil=True, **STRICT)
 def shuffle(order, epoch, trial, seed_low, seed_high):
     """A random order of 0 … n-1 (Fisher & Yates), the same for the same epoch, trial and seed."""
-    for i in range(order.size):
-        order[i] = i
-    for i in range(order.size - 1, 0, -1):
-        word, _, _, _ = words(u32(i), trial, u32(epoch), ORDER, seed_low, seed_high)
-        j = (np.int64(word) * np.int64(i + 1)) >> np.int64(32)
-        order[i], order[j] = order[j], order[i]
+    compile_once()
+    if lane() == 0:
+        for i in range(order.size):
+            order[i] = i
+        for i in range(order.size - 1, 0, -1):
+            word, _, _, _ = words(u32(i), trial, u32(epoch), ORDER, seed_low, seed_high)
+            j = (np.int64(word) * np.int64(i + 1)) >> np.int64(32)
+            order[i], order[j] = order[j], order[i]
+    together()
 
 
 @njit(nogil=True, **STRICT)
-def evaluate(activate, forward, plan, parameters, inputs, labels, work):
-    """(mean loss, accuracy) over all examples, with the running statistics of batch normalisation."""
+def take(room, x, start, rows, features, order, shuffled, inputs, labels, taken):
+    """The next examples from `start` on become the batch, as they lie there or in their random order."""
     compile_once()
-    batch = work.logits.shape[0]
-    loss, right = 0.0, 0
+    batch, of_batch, orders = (
+        float_matrix(room, x, rows, features),
+        integers(taken, 0, rows),
+        integers(order, 0, start + rows),
+    )
+    for i in rows_of_warp(rows):
+        example = orders[start + i] if shuffled else start + i
+        given = floats(inputs, example * features, features)
+        for j in columns_of_lane(features):
+            batch[i, j] = given[j]
+    for i in mine(rows):
+        example = orders[start + i] if shuffled else start + i
+        of_batch[i] = integers(labels, example, 1)[0]
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def take_batch(work, turn, start, rows, shuffled, inputs, labels):
+    take(
+        address(work.room), at(work, INPUTS, 0), start, rows, inputs.shape[1], address(turn.order), shuffled,
+        address(inputs), address(labels), address(turn.labels),
+    )  # fmt: skip
+
+
+@njit(nogil=True, **STRICT)
+def evaluate(activate, forward, plan, inputs, labels, work, turn):
+    """(mean loss, accuracy) over all examples, with the running statistics of batch normalisation."""
+    batch = turn.labels.size
+    loss, right = 0.0, 0.0
     for start in range(0, len(labels), batch):
-        end = min(start + batch, len(labels))
-        forward(activate, plan, parameters, inputs[start:end], work, False)
-        part, part_right = cross_entropy(work.logits[: end - start], labels[start:end], work.delta[: end - start])
-        loss += part
-        right += part_right
+        rows = min(batch, len(labels) - start)
+        take_batch(work, turn, start, rows, False, inputs, labels)
+        forward(activate, plan, work, rows, False)
+        loss_here, right_here = loss_of(plan, work, turn.labels, rows)
+        loss += loss_here
+        right += right_here
     return loss / len(labels), right / len(labels)
+
+
+@njit(nogil=True, **STRICT)
+def forget(results, n):
+    """n numbers become NaN."""
+    compile_once()
+    numbers = doubles(results, 0, n)
+    for i in mine(n):
+        numbers[i] = math.nan
+    together()
+
+
+@njit(nogil=True, **STRICT)
+def begin(plan, work, vectors, size):
+    """What a network begins with."""
+    room = address(work.room)
+    for index in range(OTHERS, vectors - 1):
+        set_all(room, at(work, VECTORS, index), ZERO, size)
+    scaled(room, ONE, at(work, VECTORS, PARAMETERS), at(work, VECTORS, vectors - 1), size)
+    for block in range(plan.depth):
+        mean = at(work, STATISTICS, block)
+        set_all(room, mean, ZERO, plan.width)
+        set_all(room, mean + plan.width, ONE, plan.width)
+
+
+@njit(nogil=True, **STRICT)
+def learn(
+    activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
+    trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
+):  # fmt: skip
+    """Train one network from its first parameters on."""
+    vectors = OTHERS + optimiser + 1
+    begin(plan, work, vectors, size)
+    forget(address(batch_loss), batch_loss.size)
+    forget(address(scores), scores.size)
+    forget(address(weight_gradient), weight_gradient.size)
+    forget(address(movement), movement.size)
+    parameters, gradient, initial = (
+        at(work, VECTORS, PARAMETERS),
+        at(work, VECTORS, GRADIENT),
+        at(work, VECTORS, vectors - 1),
+    )
+    first, second = at(work, VECTORS, OTHERS), at(work, VECTORS, OTHERS + 1)
+    room, table, no_norms = address(work.room), plan.table, work.terms[:0]
+    matrices, batch = table.shape[0], turn.labels.size
+    steps = len(labels) // batch
+    first_power, second_power = 1.0, 1.0
+    for epoch in range(epochs + 1):
+        if plan.normalisation == 0 or epoch > 0:
+            scores[TRAIN_LOSS, epoch], scores[TRAIN_ACCURACY, epoch] = evaluate(
+                activate, forward, plan, inputs, labels, work, turn
+            )
+            if len(test_labels) > 0:
+                scores[TEST_LOSS, epoch], scores[TEST_ACCURACY, epoch] = evaluate(
+                    activate, forward, plan, test_inputs, test_labels, work, turn
+                )
+        for index in mine(matrices):
+            movement[epoch, index] = relative_movement(
+                room,
+                parameters + table[index, OFFSET],
+                initial + table[index, OFFSET],
+                table[index, FAN_OUT] * table[index, FAN_IN],
+            )
+        if epoch == epochs:
+            break
+        shuffle(turn.order, epoch, trial, seed_low, seed_high)
+        for step in range(steps):
+            take_batch(work, turn, step * batch, batch, True, inputs, labels)
+            forward(activate, plan, work, batch, True)
+            loss, _ = loss_of(plan, work, turn.labels, batch)
+            batch_loss[epoch * steps + step] = loss / batch
+            if math.isnan(loss):
+                return
+            backward(plan, work, batch, no_norms)
+            if step == 0:
+                for index in mine(matrices):
+                    weight_gradient[epoch, index] = norm(
+                        float_matrix(room, gradient + table[index, OFFSET], table[index, FAN_OUT], table[index, FAN_IN])
+                    )
+            if optimiser == SGD:
+                sgd(room, parameters, gradient, size, rate)
+            elif optimiser == MOMENTUM:
+                heavy_ball(room, parameters, gradient, first, size, rate)
+            else:
+                first_power *= f64(ADAM_FIRST)
+                second_power *= f64(ADAM_SECOND)
+                shares = f32(1.0 - first_power), f32(1.0 - second_power)
+                adam(room, parameters, gradient, first, second, size, rate, shares[0], shares[1])
 
 
 @functools.cache
@@ -121,67 +281,28 @@ def train_function(sources: str = SOURCES):
 
     @njit(TRAIN, cache=True, nogil=True, **STRICT)
     def train_one(
-        activate, forward, backward, plan, work, vectors, initial, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
+        activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
         trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
     ):  # fmt: skip
         sources  # noqa: B018  # in the cache's key
-        parameters, gradient = vectors[0], vectors[1]
-        batch, matrices = work.logits.shape[0], plan.table.shape[0]
-        steps = len(labels) // batch
-        chosen, chosen_labels = np.empty((batch, inputs.shape[1]), np.float32), np.empty(batch, np.int64)
-        order, no_norms = np.empty(len(labels), np.int64), np.empty(0)
-        first_power, second_power = 1.0, 1.0
-        for epoch in range(epochs + 1):
-            if plan.normalisation == 0 or epoch > 0:
-                scores[TRAIN_LOSS, epoch], scores[TRAIN_ACCURACY, epoch] = evaluate(
-                    activate, forward, plan, parameters, inputs, labels, work
-                )
-                if len(test_labels) > 0:
-                    scores[TEST_LOSS, epoch], scores[TEST_ACCURACY, epoch] = evaluate(
-                        activate, forward, plan, parameters, test_inputs, test_labels, work
-                    )
-            for matrix in range(matrices):
-                movement[epoch, matrix] = relative_movement(plan.table, matrix, parameters, initial)
-            if epoch == epochs:
-                break
-            shuffle(order, epoch, trial, seed_low, seed_high)
-            for step in range(steps):
-                for i in range(batch):
-                    example = order[step * batch + i]
-                    chosen_labels[i] = labels[example]
-                    for j in range(inputs.shape[1]):
-                        chosen[i, j] = inputs[example, j]
-                forward(activate, plan, parameters, chosen, work, True)
-                loss, _ = cross_entropy(work.logits, chosen_labels, work.delta)
-                batch_loss[epoch * steps + step] = loss / batch
-                if math.isnan(loss):
-                    return
-                backward(plan, parameters, gradient, chosen, work, no_norms)
-                if step == 0:
-                    for matrix in range(matrices):
-                        weight_gradient[epoch, matrix] = norm(weights_of(plan.table, matrix, gradient))
-                if optimiser == SGD:
-                    sgd(parameters, gradient, rate)
-                elif optimiser == MOMENTUM:
-                    heavy_ball(parameters, gradient, vectors[2], rate)
-                else:
-                    first_power *= f64(ADAM_FIRST)
-                    second_power *= f64(ADAM_SECOND)
-                    shares = f32(1.0 - first_power), f32(1.0 - second_power)
-                    adam(parameters, gradient, vectors[2], vectors[3], rate, shares[0], shares[1])
+        learn(
+            activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
+            test_labels, trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
+        )  # fmt: skip
 
     return train_one
 
 
 @njit(nogil=True, **STRICT)
-def relative_movement(table, matrix, parameters, initial):
+def relative_movement(room, weights, initial, n):
     """|W - W_0|/|W_0|."""
-    now, before = weights_of(table, matrix, parameters), weights_of(table, matrix, initial)
+    compile_once()
+    now, before = floats(room, weights, n), floats(room, initial, n)
     moved, size = 0.0, 0.0
-    for i in range(now.shape[0]):
-        for j in range(now.shape[1]):
-            moved += (f64(now[i, j]) - f64(before[i, j])) ** 2
-            size += f64(before[i, j]) ** 2
+    for i in range(n):
+        step = f64(now[i]) - f64(before[i])
+        moved += step * step
+        size += f64(before[i]) * f64(before[i])
     return math.sqrt(moved / size)
 
 
@@ -245,6 +366,7 @@ def train(
     seed: int = 0,
     law: str | None = None,
     threads: int | None = None,
+    target: str | None = None,
 ) -> Training:
     """Train `trials` networks to classify the examples, and record how each of their layers learns.
 
@@ -257,10 +379,14 @@ def train(
     `optimiser` is "sgd", "momentum" (heavy ball, 0.9) or "adam" (0.9, 0.999, 1e-8). Each epoch takes the examples in a
     new random order and leaves out those that fill no whole batch. `law`: see `initial_weights`.
 
-    The bits depend on the arguments only, not on `threads` (all cores unless given) nor on the processor. A network whose
-    loss becomes infinite or NaN stops there: see `Training.diverged`.
+    The bits depend on the arguments only, not on `threads` (all cores unless given) nor on the processor or the target. A
+    network whose loss becomes infinite or NaN stops there: see `Training.diverged`.
 
-    Raises TypeError for a value of the wrong type and ValueError for one that is out of range or unknown.
+    `target` "cuda" takes all NVIDIA GPUs, "auto" takes them where there are any and the job is large enough to gain. The
+    default is "cpu", or what the environment variable VGP_TARGET says.
+
+    Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown, and RuntimeError,
+    which says what is missing, if "cuda" cannot run here.
     """
     inputs, labels = checked_examples("inputs", inputs, labels)
     classes = max(int(labels.max()) + 1, 2)
@@ -288,30 +414,96 @@ def train(
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = checked_integer("threads", threads, 1, 1024)
 
-    kernels = activate_function(network.activation), forward_function(), backward_function()
-    train_one = train_function()
-    batch_loss = np.full((trials, epochs * (len(inputs) // batch_size)), np.nan)
-    scores = np.full((trials, 4, epochs + 1), np.nan)
-    matrices = len(plan.table)
-    weight_gradient = np.full((trials, epochs, matrices), np.nan)
-    movement = np.full((trials, epochs + 1, matrices), np.nan)
-    parameters = np.empty((trials, size), np.float32)
+    task = Task(
+        network, plan, size, law_number, OPTIMISERS.index(optimiser), float(learning_rate), epochs, batch_size,
+        inputs, labels, test_inputs, test_labels, seed,
+    )  # fmt: skip
+    if takes_gpu(task, trials, target):
+        from vgp_kernels.cuda import training as on_gpus
 
-    def run(trial: int) -> None:
-        vectors = np.zeros((2 + OPTIMISERS.index(optimiser), size), np.float32)
-        draw_parameters(network, plan, vectors[0], trial, seed, law_number)
+        results = on_gpus.run(task, trials)
+    else:
+        results = run(task, trials, threads)
+    for array in results:  # the sign of a NaN is not the same on all processors
+        array[np.isnan(array)] = math.nan
+    batch_loss, scores, weight_gradient, movement, parameters = results
+    return Training(network, seed, batch_loss, *scores.swapaxes(0, 1), weight_gradient, movement, parameters, plan)
+
+
+class Task(NamedTuple):
+    """What `train` was asked for, checked."""
+
+    network: Network
+    plan: Plan
+    size: int  # of all parameters
+    law: int
+    optimiser: int
+    rate: float
+    epochs: int
+    batch: int
+    inputs: np.ndarray
+    labels: np.ndarray
+    test_inputs: np.ndarray
+    test_labels: np.ndarray
+    seed: int
+
+    @property
+    def results(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of what is recorded of a network, and of its parameters."""
+        epochs, matrices = self.epochs, len(self.plan.table)
+        steps = epochs * (len(self.labels) // self.batch)
+        return (steps,), (4, epochs + 1), (epochs, matrices), (epochs + 1, matrices), (self.size,)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors as long as the parameters: these, the gradient, what the optimiser keeps, the initial ones."""
+        return OTHERS + self.optimiser + 1
+
+    @property
+    def cost(self) -> float:
+        """Nanoseconds of a CPU's core per network: fifty floating-point operations each."""
+        examples, tests = len(self.labels), len(self.test_labels)
+        return self.epochs * self.size * (8 * examples + 2 * tests) / 50
+
+
+def takes_gpu(task: Task, trials: int, target: str | None) -> bool:
+    """Whether the target, or the default if it is None, means a GPU; raises what `train` raises."""
+    given = os.environ.get("VGP_TARGET", "cpu") if target is None else target
+    check_name("target", given, TARGETS)
+    if given == "cpu":
+        return False
+    from vgp_kernels import cuda  # it takes half a second
+
+    lacking = cuda.missing()
+    if given == "auto":
+        return lacking is None and trials * task.cost >= cuda.GAIN
+    if lacking is not None:
+        raise RuntimeError(f"target 'cuda' cannot run here: {lacking}; or take target='cpu'")
+    return True
+
+
+def run(task: Task, trials: int, threads: int) -> list[np.ndarray]:
+    """The results of all trials, a network on each core."""
+    kernels = activate_function(task.network.activation), forward_function(), backward_function()
+    train_one, seeds = train_function(), (u32(task.seed & 0xFFFFFFFF), u32(task.seed >> 32))
+    recorded = [np.empty((trials, *shape)) for shape in task.results[:-1]]
+    parameters = np.empty((trials, task.size), np.float32)
+
+    def run_trial(trial: int) -> None:
+        work = make_workspace(task.plan, task.batch, task.vectors)
+        turn = Turn(np.empty(len(task.labels), np.int64), np.empty(task.batch, np.int64))
+        own = array_of(work, VECTORS, PARAMETERS, task.size)
+        draw_parameters(task.network, task.plan, own, trial, task.seed, task.law)
         train_one(
-            *kernels, plan, make_workspace(network, plan, batch_size), vectors, vectors[0].copy(),
-            OPTIMISERS.index(optimiser), f32(learning_rate), epochs, inputs, labels, test_inputs, test_labels,
-            u32(trial), u32(seed & 0xFFFFFFFF), u32(seed >> 32),
-            batch_loss[trial], scores[trial], weight_gradient[trial], movement[trial],
+            *kernels, task.plan, work, turn, task.size, task.optimiser, f32(task.rate), task.epochs, task.inputs, task.labels,
+            task.test_inputs, task.test_labels, u32(trial), *seeds, *[array[trial] for array in recorded],
         )  # fmt: skip
-        parameters[trial] = vectors[0]
+        parameters[trial] = own
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run, range(trials)):
+        for _ in pool.map(run_trial, range(trials)):
             pass
-    return Training(network, seed, batch_loss, *scores.swapaxes(0, 1), weight_gradient, movement, parameters, plan)
+    return [*recorded, parameters]
 
 
 def example_order(examples: int, epoch: int, trial: int = 0, seed: int = 0) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vgp_kernels.cuda.compiling import INSTALLED
+from vgp_kernels.lanes import WAYS
 from vgp_kernels.randomness import u32
 
 if INSTALLED:
@@ -26,10 +27,15 @@ class Job(NamedTuple):
     """
 
     kernel: Callable[[tuple[int, int]], Any]  # for the GPUs of a compute capability
-    lanes: int  # threads of a block
+    lanes: int  # threads of a block, a power of two
     arguments: tuple[Any, ...]
     outputs: tuple[tuple[int, ...], ...]  # shapes of a network's results, float64
     room: tuple[tuple[tuple[int, ...], Any], ...]  # shapes and types of what a block works in
+
+
+def lanes_for(entries: int, most: int) -> int:
+    """Threads of a block whose vectors have so many entries: a power of two, as `lanes.mine` needs, and whole warps."""
+    return min(most, max(WAYS, 2 ** math.ceil(math.log2(entries))))
 
 
 def bytes_of(arrays: tuple[tuple[tuple[int, ...], Any], ...]) -> int:
@@ -40,7 +46,9 @@ def run(job: Job, trials: int, on_device: bool) -> list[Any]:
     """The outputs of all trials: computed by all GPUs, into NumPy arrays; or by the current GPU, and kept there."""
     devices = [cuda.gpus.current or cuda.gpus[0]] if on_device else list(cuda.gpus)
     results = [(cuda.device_array if on_device else np.empty)((trials, *shape), np.float64) for shape in job.outputs]
-    portion = trials if on_device else min(math.ceil(trials / len(devices)), PORTION)
+    portion = trials
+    if not on_device:
+        portion = min(math.ceil(trials / len(devices)), *(results_that_fit(device, job) for device in devices))
     starts = iter(range(0, trials, portion))  # all GPUs take from it; the interpreter's lock keeps them apart
 
     def work(device: Any) -> None:
@@ -50,11 +58,12 @@ def run(job: Job, trials: int, on_device: bool) -> list[Any]:
             if not on_device:
                 parts = [cuda.device_array((portion, *shape), np.float64) for shape in job.outputs]
             blocks = min(portion, blocks_that_fit(device, job))
+            arguments = [cuda.to_device(part) if isinstance(part, np.ndarray) else part for part in job.arguments]
             room = [cuda.device_array((blocks, *shape), dtype) for shape, dtype in job.room]
             for first in starts:
                 count = min(portion, trials - first)
                 at = first if on_device else 0
-                kernel[min(blocks, count), job.lanes, stream](u32(first), at, count, *job.arguments, *parts, *room)
+                kernel[min(blocks, count), job.lanes, stream](u32(first), at, count, *arguments, *parts, *room)
                 if not on_device:
                     for result, part in zip(results, parts, strict=True):
                         result[first : first + count] = part.copy_to_host(stream=stream)[:count]
@@ -65,6 +74,13 @@ def run(job: Job, trials: int, on_device: bool) -> list[Any]:
         for _ in pool.map(work, devices):
             pass
     return results
+
+
+def results_that_fit(device: Any, job: Job) -> int:
+    """How many networks' results fit into a fifth of the GPU's free memory: PORTION at most, one at least."""
+    with device:
+        free = cuda.current_context().get_memory_info().free
+    return int(max(1, min(0.2 * free / bytes_of(tuple((shape, np.float64) for shape in job.outputs)), PORTION)))
 
 
 def blocks_that_fit(device: Any, job: Job) -> int:

@@ -1,0 +1,110 @@
+"""Training: a block of threads has a network, from its first weights to its last step. The source is the CPU's."""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from vgp_kernels.arithmetic import STRICT, f32, f64
+from vgp_kernels.cuda import blocks
+from vgp_kernels.cuda.compiling import INSTALLED, compiling
+from vgp_kernels.explicit import (
+    Haar,
+    Plan,
+    Workspace,
+    activation_source,
+    backward,
+    draw,
+    forward,
+    layout_of,
+    room_for_haar,
+    variances_of,
+)
+from vgp_kernels.lanes import mine, together
+from vgp_kernels.randomness import u32
+from vgp_kernels.training import Task, Turn, learn
+
+if INSTALLED:
+    from numba import cuda
+
+MOST_LANES = 256  # of a block; always a power of two
+I4, I8, F4, F8, FLAG = types.uint32, types.int64, types.float32, types.float64, types.boolean
+
+
+def arrays(kind: Any, *dimensions: int) -> tuple[Any, ...]:
+    return tuple(types.Array(kind, count, "C") for count in dimensions)
+
+
+TRAIN = types.void(
+    I4, I8, I8,
+    I8, I8, I8, I8, I8, FLAG, F8, *arrays(I8, 2, 2), *arrays(F8, 1), F8, I8, I8, F4, I8,
+    *arrays(F4, 2), *arrays(I8, 1), *arrays(F4, 2), *arrays(I8, 1), I4, I4,
+    *arrays(F8, 2, 3, 3, 3, 2),
+    *arrays(F4, 2), *arrays(F8, 2), *arrays(I8, 2, 2), *arrays(F8, 2, 2), *arrays(F4, 2),
+)  # fmt: skip
+
+
+def training_kernel(name: str):
+    """The kernel of the activation of this name."""
+    activate = njit(**STRICT)(activation_source(name))
+
+    def train_networks(
+        first_trial, at, count,
+        size, depth, width, residual, normalisation, norm_after, residual_scale, table, layout, variances, bias_variance, law,
+        optimiser, rate, epochs, inputs, labels, test_inputs, test_labels, seed_low, seed_high,
+        batch_loss, scores, weight_gradient, movement, parameters,
+        room, terms, order, batch_labels, q, v, normals,
+    ):  # fmt: skip
+        block = cuda.blockIdx.x
+        plan = Plan(depth, width, residual, normalisation, norm_after, residual_scale, table)
+        work = Workspace(room[block], layout, terms[block])
+        turn, haar = Turn(order[block], batch_labels[block]), Haar(q[block], v[block], normals[block])
+        own = work.room[:size]  # the parameters come first
+        for network in range(block, count, cuda.gridDim.x):
+            trial, result = u32(first_trial + u32(network)), at + network
+            draw(plan, own, variances, bias_variance, law, trial, seed_low, seed_high, haar)
+            learn(
+                activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
+                test_labels, trial, seed_low, seed_high,
+                batch_loss[result], scores[result], weight_gradient[result], movement[result],
+            )  # fmt: skip
+            for i in mine(size):
+                parameters[result, i] = f64(own[i])
+            together()
+
+    return train_networks
+
+
+@functools.cache
+def kernel(name: str, capability: tuple[int, int]):
+    with compiling():
+        return cuda.jit(TRAIN)(training_kernel(name))
+
+
+def job_of(task: Task) -> blocks.Job:
+    network, plan = task.network, task.plan
+    layout, room = layout_of(plan, task.batch, task.vectors)
+    q, v, normals = room_for_haar(plan, task.law)
+    tiles = math.ceil(task.batch / 4) * math.ceil(network.width / 4)  # of the products
+    return blocks.Job(
+        functools.partial(kernel, network.activation),
+        min(2 ** math.ceil(math.log2(max(tiles, 32))), MOST_LANES),
+        (
+            task.size, *plan, layout, variances_of(network, plan), network.bias_variance, task.law, task.optimiser, f32(task.rate),
+            task.epochs, task.inputs, task.labels, task.test_inputs, task.test_labels,
+            u32(task.seed & 0xFFFFFFFF), u32(task.seed >> 32),
+        ),
+        task.results,
+        (
+            ((room,), np.float32), ((2 * task.batch,), np.float64), ((len(task.labels),), np.int64), ((task.batch,), np.int64),
+            ((q,), np.float64), ((v,), np.float64), ((normals,), np.float32),
+        ),
+    )  # fmt: skip
+
+
+def run(task: Task, trials: int) -> list[np.ndarray]:
+    """The results of all trials, by all GPUs: those of `training.run`."""
+    *recorded, parameters = blocks.run(job_of(task), trials, False)
+    return [*recorded, parameters.astype(np.float32)]
