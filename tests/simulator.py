@@ -7,6 +7,7 @@ come to the same barriers are an error.
 """
 
 import importlib
+import math
 import sys
 import threading
 import types
@@ -162,7 +163,10 @@ def double(x, entries):
 
 
 def part_of(array, start, *shape):
-    return array.reshape(-1)[int(start) : int(start) + int(np.prod(shape))].reshape(*shape)
+    size = math.prod(map(int, shape))  # of memory that is only measured there is none
+    return (array.reshape(-1)[int(start) : int(start) + size] if array.size else np.empty(size, array.dtype)).reshape(
+        *shape
+    )
 
 
 SIMULATED = types.ModuleType("vgp_kernels.lanes")

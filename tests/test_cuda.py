@@ -1,6 +1,7 @@
 """The CUDA target without a GPU: its bits under Numba's simulator, its PTX and machine code, and what it says when it cannot run."""
 
 import functools
+import math
 import os
 import pickle
 import re
@@ -12,9 +13,18 @@ import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, verified
 
-from vgp_kernels import ACTIVATIONS, Network, Recurrent, Weights, initial_weights, propagate, weight_gradients
+from vgp_kernels import (
+    ACTIVATIONS,
+    Network,
+    Recurrent,
+    Transformer,
+    Weights,
+    initial_weights,
+    propagate,
+    weight_gradients,
+)
 from vgp_kernels import cuda as target
-from vgp_kernels.cuda import compiling, plain
+from vgp_kernels.cuda import blocks, compiling, plain
 from vgp_kernels.propagate import takes_gpu
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
@@ -259,19 +269,40 @@ except RuntimeError as error:
         assert words in done.stdout
 
 
-@pytest.mark.parametrize(
-    "network, words",
-    [
-        (Network(2, 3, "tanh", "xavier", batch_size=2), "batches"),
-        (Network(2, 3, "tanh", "xavier", residual="preactivation"), "skips"),
-        (Recurrent(2, 3, "tanh", "xavier"), "Recurrent"),
-    ],
-    ids=str,
-)
-def test_families_without_a_kernel_are_named(network, words):
-    with pytest.raises(ValueError, match=rf"target 'cuda' has no kernel for .*{words}.*; take target='cpu'"):
-        propagate(network, 1, target="cuda")
-    assert not takes_gpu(network, 10**9, "auto")
+# Every family
+
+
+FAMILIES = {  # network: what its kernel has found, in the order of its outputs
+    Network(2, 3, "tanh", "xavier", batch_size=2): (
+        "log_signal", "log_gradient", "log_weight_gradient", "correlation", "gradient_correlation"),
+    Recurrent(2, 3, "tanh", "xavier"): ("log_signal", "log_gradient", "log_weight_gradient", "", "", "log_total_weight_gradient"),
+    Recurrent(2, 3, "lstm", "xavier"): (
+        "log_signal", "log_gradient", "log_weight_gradient", "log_cell_gradient", "log_direct_gradient",
+        "log_total_weight_gradient"),
+    Transformer(2, 4): ("log_signal", "log_gradient", "log_weight_gradient", "log_matrix_gradient", "log_residual"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("network", FAMILIES, ids=str)
+def test_propagate_names_what_a_gpu_has_found(network, monkeypatch, toolkit):
+    monkeypatch.setattr(target, "missing", lambda: None)
+    monkeypatch.setattr(
+        blocks, "run", lambda job, trials, _: [np.full((trials, *shape), i) for i, shape in enumerate(job.outputs)]
+    )
+    expected, flow = propagate(network, 3), propagate(network, 3, target="cuda")
+    for i, name in enumerate(FAMILIES[network]):
+        if name:
+            assert getattr(flow, name).shape == getattr(expected, name).shape
+            assert (getattr(flow, name) == i).all()
+
+
+def test_lanes_are_a_power_of_two():
+    assert [blocks.lanes_for(entries, 256) for entries in (1, 32, 33, 65, 100, 128, 300, 10_000)] == [
+        32, 32, 64, 128, 128, 128, 256, 256
+    ]  # fmt: skip
+
+
+# What is taken
 
 
 def test_results_on_the_device_need_the_target():
@@ -282,7 +313,7 @@ def test_results_on_the_device_need_the_target():
 
 
 def test_auto_takes_a_gpu_where_it_gains(monkeypatch):
-    large = target.GAIN // (PLAIN.depth * PLAIN.width) + 1
+    large = math.ceil(target.GAIN / plain.cost(PLAIN))
     for lacking, expected in (("all", False), (None, True)):
         monkeypatch.setattr(target, "missing", lambda lacking=lacking: lacking)
         assert takes_gpu(PLAIN, large, "auto") is expected
@@ -294,7 +325,7 @@ def test_the_environment_names_the_default_target(monkeypatch):
     monkeypatch.setattr(target, "missing", lambda: None)
     monkeypatch.setenv("VGP_TARGET", "cuda")
     assert takes_gpu(PLAIN, 1, None) is True
-    assert takes_gpu(Recurrent(2, 3, "tanh", "xavier"), 1, None) is False
+    assert takes_gpu(Recurrent(2, 3, "tanh", "xavier"), 1, None) is True
     assert takes_gpu(PLAIN, 1, "cpu") is False
     monkeypatch.setenv("VGP_TARGET", "gpu")
     with pytest.raises(ValueError, match="unknown target 'gpu'"):

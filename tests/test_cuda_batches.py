@@ -34,7 +34,7 @@ blocks.RESIDENT = 2, 2048  # blocks: fewer than networks
 results = []
 for network, trials, seed, loss, memory in pickle.load(open(sys.argv[1], "rb")):
     batch.MEMORY = memory
-    results.append(batches.run(network, trials, seed, loss == "shared", False))
+    results.append(batches.run(network, trials, seed, False, loss == "shared"))
 pickle.dump(results, open(sys.argv[2], "wb"))
 """
 
@@ -112,7 +112,7 @@ def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):  # noqa: 
     network, trials, seed, loss, memory = JOBS[title]
     monkeypatch.setattr(batch, "MEMORY", memory)
     monkeypatch.setattr(blocks, "RESIDENT", (2, 2048))
-    assert_same(batches.run(network, trials, seed, loss == "shared", False), JOBS[title], monkeypatch)
+    assert_same(batches.run(network, trials, seed, False, loss == "shared"), JOBS[title], monkeypatch)
 
 
 # The compiler
@@ -174,5 +174,5 @@ def test_the_kernel_takes_what_it_is_given(title, toolkit):  # noqa: F811
     block, segment = batch.block_of(network, loss == "shared"), batch.segment_of(network)
     room = [np.empty((2, *shape), dtype) for _, shape, dtype in batches.room_of(block, segment)]
     assert all(array.size for array in room)  # an array without entries has no layout on a GPU
-    given = [np.uint32(0), 0, 1, block, segment, np.uint32(0), np.uint32(0), *[np.empty((2, 3))] * 5, *room]
+    given = [np.uint32(0), 0, block, segment, np.uint32(0), np.uint32(0), *[np.empty((2, 3))] * 5, *room]
     assert [*map(numba.typeof, given)] == [*batches.signature().args]

@@ -822,8 +822,8 @@ def results(network: Transformer) -> tuple[tuple[int, ...], ...]:
     return (blocks + 1,), (blocks + 1,), (blocks,), (blocks, 6), (blocks + 1,)
 
 
-def run(network: Transformer, trials: int, seed: int, threads: int) -> TransformerFlow:
-    """Draw the transformers and take them forward and back; see `propagate`."""
+def run(network: Transformer, trials: int, seed: int, threads: int) -> list[np.ndarray]:
+    """Draw the transformers and take them forward and back: what TransformerFlow has, in its order."""
     outputs = [np.empty((trials, *shape)) for shape in results(network)]
     kernel, activate, rules = transformer_function(), activate_function(network.activation), Rules.of(network)
     seeds = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
@@ -837,7 +837,7 @@ def run(network: Transformer, trials: int, seed: int, threads: int) -> Transform
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(run_some, range(min(threads, trials))):
             pass
-    return TransformerFlow(network, seed, *outputs)
+    return outputs
 
 
 @dataclass(frozen=True, eq=False)

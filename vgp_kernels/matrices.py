@@ -1,6 +1,7 @@
 """Random matrices in full, and their products, for networks that use a weight more than once.
 
 Sums run in one fixed order over whole rows, which vectorises without reordering anything: the same bits everywhere.
+Several lanes may share the work, see `lanes`; all that is written is then for all of them to read.
 """
 
 import functools
@@ -9,10 +10,11 @@ import math
 import numpy as np
 from numba import njit, types
 
-from vgp_kernels.arithmetic import STRICT, f32, fma
+from vgp_kernels.arithmetic import ONE, STRICT, f32, f64, fma
 from vgp_kernels.cpu import SOURCES
-from vgp_kernels.lanes import WAYS, columns_of_lane, compile_once, flat, mine, row, rows_of_warp, shared, together
-from vgp_kernels.randomness import normal_pair, two_pairs, u32, words
+from vgp_kernels.frames import dot
+from vgp_kernels.lanes import WAYS, columns_of_lane, compile_once, flat, mine, put, row, rows_of_warp, shared, together
+from vgp_kernels.randomness import four_uniforms, two_pairs, u32
 
 u64 = np.uint64
 
@@ -26,103 +28,138 @@ class Maker:
     def normals(self, shape: tuple[int, ...], purpose: np.uint32, part: int = 0) -> np.ndarray:
         """Independent N(0, 1)."""
         out = np.empty(math.prod(shape), np.float32)
-        fill_function()(out, False, u32(part), purpose, *self.key)
+        fill_function()(out, u32(part), purpose, self.key)
         return out.reshape(shape)
-
-    def uniforms(self, shape: tuple[int, ...], purpose: np.uint32, part: int = 0) -> np.ndarray:
-        """Independent numbers, uniform in (-1, 1)."""
-        out = np.empty(math.prod(shape), np.float32)
-        fill_function()(out, True, u32(part), purpose, *self.key)
-        return out.reshape(shape)
-
-    def haar(self, n: int, part: int, purpose: np.uint32) -> np.ndarray:
-        """An orthogonal matrix from the Haar measure."""
-        out = np.empty((n, n), np.float32)
-        haar_function()(self.normals((n * (n + 1) // 2,), purpose, part), out)
-        return out
 
 
 @functools.cache
 def fill_function(sources: str = SOURCES):
-    """The kernel that fills a vector with random numbers."""
+    """The kernel that fills a vector with independent N(0, 1)."""
 
     @njit(
-        types.void(
-            types.float32[::1], types.boolean, types.uint32, types.uint32, types.uint32, types.uint32, types.uint32
-        ),
+        types.void(types.float32[::1], types.uint32, types.uint32, types.UniTuple(types.uint32, 3)),
         cache=True,
         nogil=True,
         **STRICT,
     )
-    def fill(out, uniform, part, purpose, trial, seed_low, seed_high):
+    def fill(out, part, purpose, key):
         sources  # noqa: B018  # in the cache's key
-        rest = np.empty(4, np.float32)
-        for block in range((out.size + 3) // 4):
-            w0, w1, w2, w3 = words(u32(block), trial, part, purpose, seed_low, seed_high)
-            whole = 4 * block + 4 <= out.size
-            four = out[4 * block : 4 * block + 4] if whole else rest
-            if uniform:
-                four[0], four[1] = from_word(w0), from_word(w1)
-                four[2], four[3] = from_word(w2), from_word(w3)
-            else:
-                four[0], four[1] = normal_pair(w0, w1)
-                four[2], four[3] = normal_pair(w2, w3)
-            if not whole:
-                out[4 * block :] = rest[: out.size - 4 * block]
+        fill_with(out, False, ONE, part, purpose, key)
 
     return fill
 
 
-@njit(inline="always", **STRICT)
-def from_word(word):
-    """Uniform in (-1, 1)."""
-    return fma(f32(np.int32(word)), f32(2.0**-31), f32(2.0**-32))
+@njit(forceinline=True, **STRICT)
+def four(uniform, block, part, purpose, key):
+    trial, seed_low, seed_high = key
+    if uniform:
+        return four_uniforms(block, trial, part, purpose, seed_low, seed_high)
+    return two_pairs(block, trial, part, purpose, seed_low, seed_high)
 
 
-@functools.cache
-def haar_function(sources: str = SOURCES):
-    """The kernel that makes an orthogonal matrix as a product of reflections in random directions (Stewart 1980)."""
+@njit(**STRICT)
+def fill_with(out, uniform, factor, part, purpose, key):
+    """out ← factor times independent N(0, 1), or independent numbers that are uniform in (-1, 1)."""
+    compile_once()
+    whole, rest = out.size // 4, out.size % 4
+    together()
+    for block in mine(whole):
+        a, b, c, d = four(uniform, u32(block), part, purpose, key)
+        at = 4 * block
+        out[at], out[at + 1], out[at + 2], out[at + 3] = factor * a, factor * b, factor * c, factor * d
+    if rest > 0:
+        a, b, c, _ = four(uniform, u32(whole), part, purpose, key)
+        for i in mine(rest):
+            out[4 * whole + i] = factor * (a if i == 0 else b if i == 1 else c)
+    together()
 
-    @njit(types.void(types.float32[::1], types.float32[:, ::1]), cache=True, nogil=True, **STRICT)
-    def haar(gaussian, out):
-        sources  # noqa: B018  # in the cache's key
-        n = len(out)
-        product, sums, sign = np.eye(n), np.empty(n), np.empty(n)
-        start = 0
-        for first in range(n):
-            x = gaussian[start : start + n - first].astype(np.float64)
-            start += n - first
-            square = sum_of_squares(x)
-            sign[first] = 1.0 if x[0] > 0.0 else -1.0
-            beyond = x[0] + sign[first] * math.sqrt(square)
-            half = 0.5 * (square - x[0] * x[0] + beyond * beyond)
-            x[0] = beyond
-            # P ← (I - x xᵀ/half) P on the rows from `first` on
-            sums[:] = 0.0
-            add_rows(product[first:], x, sums)
-            for i in range(x.size):
-                factor = -x[i] / half
-                for j in range(n):
-                    product[first + i, j] = fma(factor, sums[j], product[first + i, j])
-        for i in range(n):
-            for j in range(n):
-                out[i, j] = -sign[i] * product[i, j]
 
-    return haar
+@njit(**STRICT)
+def fill_with_haar(out, factor, part, purpose, key, gaussian, product, vectors):
+    """out ← factor times an orthogonal matrix from the Haar measure, a product of reflections in random directions (Stewart 1980).
+
+    The last three are room: n(n + 1)/2 float32, (n, n) and (3, n) float64.
+    """
+    n = len(out)
+    fill_with(gaussian, False, ONE, part, purpose, key)
+    x, sums, sign = row(vectors, 0), row(vectors, 1), row(vectors, 2)
+    for i in rows_of_warp(n):
+        for j in columns_of_lane(n):
+            product[i, j] = 1.0 if i == j else 0.0
+    start = 0
+    for first in range(n):
+        size = n - first
+        for i in mine(size):
+            x[i] = f64(gaussian[start + i])
+        for j in mine(n):
+            sums[j] = 0.0
+        start += size
+        square = dot(x, x, size)
+        head = x[0]
+        side = 1.0 if head > 0.0 else -1.0
+        beyond = head + side * math.sqrt(square)
+        half = 0.5 * (square - head * head + beyond * beyond)
+        put(x, 0, beyond)
+        sign[first] = side
+        # P ← (I - x xᵀ/half) P on the rows from `first` on
+        add_rows(product[first:], x, sums)
+        reflect(product[first:], x, half, sums)
+    for i in rows_of_warp(n):
+        for j in columns_of_lane(n):
+            out[i, j] = factor * f32(-sign[i] * product[i, j])
+    together()
+
+
+@njit(**STRICT)
+def reflect(rows, x, half, sums):
+    """rows ← rows - x sumsᵀ/half."""
+    compile_once()
+    for i in rows_of_warp(len(rows)):
+        scale = -x[i] / half
+        for j in columns_of_lane(sums.size):
+            rows[i, j] = fma(scale, sums[j], rows[i, j])
+    together()
 
 
 @njit(**STRICT)
 def add_rows(rows, factors, out):
-    """out += Aᵀ v for the rows of A and a vector v."""
-    whole = len(rows) // 4 * 4
-    for k in range(0, whole, 4):
-        a, b, c, d = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
+    """out += Aᵀ v for the rows of A and a vector v: every entry is one chain of fused multiply-adds, in the order of the rows."""
+    compile_once()
+    together()
+    if shared():
+        add_to_entries(rows, factors, out)
+    else:
+        add_whole_rows(rows, factors, out)
+    together()
+
+
+@njit(**STRICT)
+def add_whole_rows(rows, factors, out):
+    """Eight rows at a time."""
+    whole = len(rows) // 8 * 8
+    for k in range(0, whole, 8):
+        a0, a1, a2, a3 = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
+        a4, a5, a6, a7 = factors[k + 4], factors[k + 5], factors[k + 6], factors[k + 7]
         for j in range(out.size):
-            low = fma(b, rows[k + 1, j], fma(a, rows[k, j], out[j]))
-            out[j] = fma(d, rows[k + 3, j], fma(c, rows[k + 2, j], low))
+            low = fma(a1, rows[k + 1, j], fma(a0, rows[k, j], out[j]))
+            low = fma(a3, rows[k + 3, j], fma(a2, rows[k + 2, j], low))
+            low = fma(a5, rows[k + 5, j], fma(a4, rows[k + 4, j], low))
+            out[j] = fma(a7, rows[k + 7, j], fma(a6, rows[k + 6, j], low))
     for k in range(whole, len(rows)):
         for j in range(out.size):
             out[j] = fma(factors[k], rows[k, j], out[j])
+
+
+@njit(**STRICT)
+def add_to_entries(rows, factors, out):
+    """A lane takes an entry, neighbouring lanes neighbouring columns. Indices are unsigned: others are compared with 0 first."""
+    entries, columns, count = flat(rows), u64(out.size), u64(len(rows))
+    for j in mine(out.size):
+        total, k, at = out[j], u64(0), u64(j)
+        while k < count:
+            total = fma(factors[k], entries[at], total)
+            k, at = k + u64(1), at + columns
+        out[j] = total
 
 
 @njit(**STRICT)

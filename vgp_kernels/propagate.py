@@ -54,11 +54,23 @@ def propagate(
 ) -> GradientFlow: ...
 @overload
 def propagate(
-    network: "Recurrent", trials: int = 1000, seed: int = 0, target: str | None = None, threads: int | None = None
+    network: "Recurrent",
+    trials: int = 1000,
+    seed: int = 0,
+    target: str | None = None,
+    threads: int | None = None,
+    *,
+    output: str = "host",
 ) -> "RecurrentFlow": ...
 @overload
 def propagate(
-    network: "Transformer", trials: int = 1000, seed: int = 0, target: str | None = None, threads: int | None = None
+    network: "Transformer",
+    trials: int = 1000,
+    seed: int = 0,
+    target: str | None = None,
+    threads: int | None = None,
+    *,
+    output: str = "host",
 ) -> "TransformerFlow": ...
 def propagate(  # type: ignore[no-untyped-def]
     network, trials=1000, seed=0, target=None, threads=None, loss_gradient="independent", output="host"
@@ -79,13 +91,12 @@ def propagate(  # type: ignore[no-untyped-def]
     The bits depend on network and seed only: not on `threads` (all cores unless given), not on the target, and the first
     ten of a thousand trials are those of a run with ten.
 
-    `target` "cuda" takes all NVIDIA GPUs, for networks with one input and without norms and skips; "auto" takes them where
-    there are any, the networks are of this kind and the job is large enough to gain. The default is "cpu", or what the
-    environment variable VGP_TARGET says; a "cuda" there holds for the networks that have a kernel. With `output` "device"
-    the results stay on the current GPU, as arrays with `__cuda_array_interface__`, for CuPy, PyTorch or JAX to take over.
+    `target` "cuda" takes all NVIDIA GPUs; "auto" takes them where there are any and the job is large enough to gain. The
+    default is "cpu", or what the environment variable VGP_TARGET says. With `output` "device" the results stay on the
+    current GPU, as arrays with `__cuda_array_interface__`, for CuPy, PyTorch or JAX to take over.
 
-    Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown or for a network that
-    the target has no kernel for, and RuntimeError, which says what is missing, if "cuda" cannot run here.
+    Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown, RuntimeError, which
+    says what is missing, if "cuda" cannot run here, and MemoryError for a network that does not fit into the GPU's memory.
     """
     from vgp_kernels import attention, recurrent  # not above: results of feed-forward networks do not depend on them
 
@@ -98,40 +109,47 @@ def propagate(  # type: ignore[no-untyped-def]
     threads = checked_integer("threads", threads, 1, 1024)
     check_name("loss_gradient", loss_gradient, LOSS_GRADIENTS)
     check_name("output", output, OUTPUTS)
+    shared_loss = loss_gradient == "shared"
+    if shared_loss and not isinstance(network, Network):
+        raise ValueError(f"loss_gradient {loss_gradient!r} is for batches of a Network; leave it out")
     on_gpu = takes_gpu(network, trials, target)
     if output == "device" and not on_gpu:
         raise ValueError("output 'device' needs target='cuda'")
-    if not isinstance(network, Network):
-        if loss_gradient != "independent":
-            raise ValueError(f"loss_gradient {loss_gradient!r} is for batches of a Network; leave it out")
-        room = recurrent if isinstance(network, recurrent.Recurrent) else attention
-        return room.run(network, trials, seed, threads)
-    layers, weights = network.depth + 1, network.depth * network.weights_per_layer
-    undefined = np.broadcast_to(np.nan, (trials, layers))  # the correlations of a single input
     if on_gpu:
         from vgp_kernels import cuda
 
-        return GradientFlow(network, seed, *cuda.run(network, trials, seed, output == "device"), undefined, undefined)
-    outputs = np.empty((trials, layers)), np.empty((trials, layers)), np.empty((trials, weights))
-    if network.is_plain:
-        cpu.run(network, trials, seed, threads, outputs)
-        return GradientFlow(network, seed, *outputs, undefined, undefined)
-    correlations = np.full((trials, layers), np.nan), np.full((trials, layers), np.nan)
-    batch.run(network, trials, seed, threads, loss_gradient == "shared", outputs + correlations)
-    return GradientFlow(network, seed, *outputs, *correlations)
+        outputs = cuda.run(network, trials, seed, output == "device", shared_loss)
+    elif isinstance(network, Network):
+        layers, weights = (trials, network.depth + 1), (trials, network.depth * network.weights_per_layer)
+        outputs = np.empty(layers), np.empty(layers), np.empty(weights)
+        if network.is_plain:
+            cpu.run(network, trials, seed, threads, outputs)
+        else:
+            outputs += np.empty(layers), np.empty(layers)
+            batch.run(network, trials, seed, threads, shared_loss, outputs)
+    else:
+        room = recurrent if isinstance(network, recurrent.Recurrent) else attention
+        outputs = room.run(network, trials, seed, threads)
+    if isinstance(network, recurrent.Recurrent):
+        return recurrent.flow_of(network, seed, outputs)
+    if isinstance(network, attention.Transformer):
+        return attention.TransformerFlow(network, seed, *outputs)
+    undefined = np.broadcast_to(np.nan, (trials, network.depth + 1))  # the correlations of a single input
+    return GradientFlow(network, seed, *outputs, *[undefined] * (5 - len(outputs)))
 
 
-def takes_gpu(network: object, trials: int, target: str | None) -> bool:
-    """Whether the target, or the default if it is None, means a GPU for this job; raises what `propagate` raises."""
+def takes_gpu(job: object, trials: int, target: str | None) -> bool:
+    """Whether the target, or the default if it is None, means a GPU for so many networks, or for a task of `train`.
+
+    Raises what `propagate` and `train` raise.
+    """
     given = os.environ.get("VGP_TARGET", "cpu") if target is None else target
     check_name("target", given, TARGETS)
     if given == "cpu":
         return False
     from vgp_kernels import cuda  # it takes half a second
 
-    if target is None and given == "cuda" and not cuda.has_kernel(network):
-        return False
-    return cuda.wanted(network, trials, given)
+    return cuda.wanted(job, trials, given)
 
 
 def checked_integer(name: str, value: object, smallest: int, largest: int) -> int:

@@ -99,3 +99,16 @@ def two_pairs(unit_pair, trial, layer, purpose, seed_low, seed_high):
     first, second = normal_pair(w0, w1)
     third, fourth = normal_pair(w2, w3)
     return first, second, third, fourth
+
+
+@njit(forceinline=True, **STRICT)
+def four_uniforms(block, trial, layer, purpose, seed_low, seed_high):
+    """Four independent numbers, uniform in (-1, 1)."""
+    w0, w1, w2, w3 = words(block, trial, layer, purpose, seed_low, seed_high)
+    return from_word(w0), from_word(w1), from_word(w2), from_word(w3)
+
+
+@njit(inline="always", **STRICT)
+def from_word(word):
+    """Uniform in (-1, 1)."""
+    return fma(f32(np.int32(word)), f32(2.0**-31), f32(2.0**-32))

@@ -1,29 +1,34 @@
 """Networks in time: simple recurrent networks, LSTM and GRU, with the same weights at every step.
 
 The weights are used once for each step, forward and back, so they are made in full: at the usual sizes that costs no more
-than to sample only their action. Arithmetic is float32 and gradients carry their scale as a logarithm.
+than to sample only their action. Arithmetic is float32 and gradients carry their scale as a logarithm. Several lanes may share
+a network, see `lanes`.
 """
 
 import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from vgp_kernels.activations import activation, value_and_slope
-from vgp_kernels.arithmetic import ONE, STRICT, exp64, f32, fma, log, log64
-from vgp_kernels.cpu import SOURCES
+from vgp_kernels.arithmetic import ONE, STRICT, ZERO, exp64, f32, f64, fma, log, log64
+from vgp_kernels.cpu import SOURCES, named
+from vgp_kernels.frames import copy, dot, fill, scale, sum_of
 from vgp_kernels.initialisers import INITIALISERS
-from vgp_kernels.matrices import Maker, add_rows, product, sum_of_squares, transposed
+from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, row, rows_of_warp, together
+from vgp_kernels.matrices import add_rows, fill_with, fill_with_haar, multiply, transpose
 from vgp_kernels.moments import nodes
 from vgp_kernels.network import Network, check_name, checked_count, checked_real
 from vgp_kernels.randomness import u32
 
 GATES = {"lstm": 4, "gru": 3}  # rows of blocks in the weights, in PyTorch's order: i, f, g, o and r, z, n
+GATES_OF_LSTM, GATES_OF_GRU = GATES["lstm"], GATES["gru"]
 KEEP = 1  # which of them decides what is kept of the old state: f and z
+ALIGNED = 32  # entries of an array in memory: where the next begins is a multiple
 LARGEST_MATRIX = 2**27  # entries
 LARGEST_LOG = 89.0  # above the logarithm of the largest float32
 PYTORCH = "pytorch"
@@ -225,91 +230,281 @@ class Drawn(NamedTuple):
     """(width,): ∂E/∂h_T, of norm 1."""
 
 
-def draw(network: Recurrent, trial: int, seed: int) -> Drawn:
-    """The weights, biases and inputs of one of the networks that `propagate` runs."""
-    make = Maker(trial, seed)
-    n, gates = network.width, network.gates
-    uniform = 1 / math.sqrt(n)
-    if network.law == "uniform":
-        weights = uniform * make.uniforms((gates * n, n), HIDDEN_WEIGHTS)
-        input_weights = uniform * make.uniforms((gates * n, network.input_width), INPUT_WEIGHTS)
-        hidden_bias = uniform * make.uniforms((gates * n,), HIDDEN_BIASES)
-        input_bias = uniform * make.uniforms((gates * n,), INPUT_BIASES)
-    else:
-        gain = math.sqrt(network.weight_variance)
-        if network.law == "orthogonal":
-            weights = gain * np.concatenate([make.haar(n, gate, HIDDEN_WEIGHTS) for gate in range(gates)])
-        else:
-            weights = gain * uniform * make.normals((gates * n, n), HIDDEN_WEIGHTS)
-        input_scale = math.sqrt(network.input_variance / network.input_width)
-        input_weights = input_scale * make.normals((gates * n, network.input_width), INPUT_WEIGHTS)
-        hidden_bias = np.zeros(gates * n, np.float32)
-        input_bias = math.sqrt(network.bias_variance) * make.normals((gates * n,), INPUT_BIASES)
-    if network.cell in GATES:
-        kept = input_bias[KEEP * n : (KEEP + 1) * n]
-        kept += network.forget_bias
-        if network.longest_memory is not None:
-            memory = chrono_function()(make.uniforms((n,), MEMORY), network.longest_memory)
-            kept += memory
-            if network.cell == "lstm":
-                input_bias[:n] -= memory
-    inputs = make.normals((network.steps, network.input_width), INPUTS)
-    state, loss = make.normals((n,), STATE), make.normals((n,), LOSS)
-    state *= network.initial_rms * math.sqrt(n / sum_of_squares(state))
-    loss *= 1 / math.sqrt(sum_of_squares(loss))
-    return Drawn(weights, input_weights, hidden_bias, input_bias, inputs, state, loss)
+class Kind(NamedTuple):
+    """What networks these are: their sizes, and the factors of normals, of uniform numbers in (-1, 1) or of orthogonal matrices."""
+
+    steps: int
+    width: int
+    input_width: int
+    gates: int
+    orthogonal: bool
+    uniform: bool
+    weight_scale: np.float32
+    input_scale: np.float32
+    bias_scale: np.float32
+    initial_rms: float
+    forget_bias: np.float32
+    memory: np.float32  # half the width of the range of chrono times; below 0 without them
+
+
+def kind_of(network: Recurrent) -> Kind:
+    sizes = network.steps, network.width, network.input_width, network.gates
+    scales = [1 / math.sqrt(network.width)] * 3
+    if network.law != "uniform":
+        scales[0] = math.sqrt(network.weight_variance) * (1.0 if network.law == "orthogonal" else scales[0])
+        scales[1] = math.sqrt(network.input_variance / network.input_width)
+        scales[2] = math.sqrt(network.bias_variance)
+    memory = -1.0 if network.longest_memory is None else 0.5 * (network.longest_memory - 2)
+    return Kind(
+        *sizes, network.law == "orthogonal", network.law == "uniform", f32(scales[0]), f32(scales[1]), f32(scales[2]),
+        float(network.initial_rms), f32(network.forget_bias), f32(memory),
+    )  # fmt: skip
+
+
+class Room(NamedTuple):
+    """What a network works in beside its random numbers; what its cell or its law does not use is empty."""
+
+    columns: np.ndarray  # (width, gates · width): Wᵀ
+    input_columns: np.ndarray  # (input_width, gates · width): Uᵀ
+    drive: np.ndarray  # (steps, gates · width): U x + b
+    h: np.ndarray  # (steps + 1, width)
+    c: np.ndarray  # (steps + 1, width), of the LSTM
+    gate: np.ndarray  # (steps, gates, width)
+    slope: np.ndarray  # (steps, gates, width)
+    inner: np.ndarray  # (steps, width): tanh c of the LSTM, the state's part of n of the GRU
+    inner_slope: np.ndarray  # (steps, width), of the LSTM
+    from_state: np.ndarray  # (gates · width,), of the GRU
+    delta: np.ndarray  # (gates · width,): the gradient at the pre-activations
+    g: np.ndarray  # (2, width): the gradients of h and c, in one array, so that they have one scale
+    direct: np.ndarray  # (width,)
+    total: np.ndarray  # (gates · width, width): ∂E/∂W
+    squares: np.ndarray  # (steps + 1,), float64: |h_t|²
+    column_squares: np.ndarray  # (width,), float64
+    gaussian: np.ndarray  # (width (width + 1)/2,), and the next two: of orthogonal weights
+    product: np.ndarray  # (width, width), float64
+    vectors: np.ndarray  # (3, width), float64
+
+
+class Logs(NamedTuple):
+    """The results of a network, as in GatedFlow; the last two are of an LSTM or a GRU."""
+
+    signal: np.ndarray
+    gradient: np.ndarray
+    weight_gradient: np.ndarray
+    cell_gradient: np.ndarray
+    direct_gradient: np.ndarray
+
+
+@njit(**STRICT)
+def take(memory, at, shape):
+    """An array of this shape from `at` on, and where the next begins."""
+    size = 1
+    for length in shape:
+        size *= length
+    return part(memory, at, shape), at + (size + ALIGNED - 1) // ALIGNED * ALIGNED
+
+
+@njit(**STRICT)
+def arrays_of(kind, single, double):
+    """A network's Drawn and Room within memory of float32 and float64, and how many entries of the two they take."""
+    steps, n, m, rows = kind.steps, kind.width, kind.input_width, kind.gates * kind.width
+    gated, lstm, gru, haar = kind.gates > 1, kind.gates == GATES_OF_LSTM, kind.gates == GATES_OF_GRU, kind.orthogonal
+    weights, at = take(single, 0, (rows, n))
+    input_weights, at = take(single, at, (rows, m))
+    hidden_bias, at = take(single, at, (rows,))
+    input_bias, at = take(single, at, (rows,))
+    inputs, at = take(single, at, (steps, m))
+    state, at = take(single, at, (n,))
+    loss, at = take(single, at, (n,))
+    columns, at = take(single, at, (n, rows))
+    input_columns, at = take(single, at, (m, rows))
+    drive, at = take(single, at, (steps, rows))
+    h, at = take(single, at, (steps + 1, n))
+    c, at = take(single, at, (lstm * (steps + 1), n))
+    gate, at = take(single, at, (gated * steps, kind.gates, n))
+    slope, at = take(single, at, (steps, kind.gates, n))
+    inner, at = take(single, at, (gated * steps, n))
+    inner_slope, at = take(single, at, (lstm * steps, n))
+    from_state, at = take(single, at, (gru * rows,))
+    delta, at = take(single, at, (rows,))
+    g, at = take(single, at, (2, n))
+    direct, at = take(single, at, (n,))
+    total, at = take(single, at, (rows, n))
+    gaussian, at = take(single, at, (haar * n * (n + 1) // 2,))
+    squares, at_double = take(double, 0, (steps + 1,))
+    column_squares, at_double = take(double, at_double, (n,))
+    product, at_double = take(double, at_double, (haar * n, n))
+    vectors, at_double = take(double, at_double, (haar * 3, n))
+    drawn = Drawn(weights, input_weights, hidden_bias, input_bias, inputs, state, loss)
+    room = Room(
+        columns, input_columns, drive, h, c, gate, slope, inner, inner_slope, from_state, delta, g, direct, total,
+        squares, column_squares, gaussian, product, vectors,
+    )  # fmt: skip
+    return drawn, room, (at, at_double)
 
 
 @functools.cache
-def chrono_function(sources: str = SOURCES):
-    """The kernel of ln U(1, T - 1) for the uniforms given, in (-1, 1)."""
+def sizes_function(sources: str = SOURCES):
+    """The kernel that counts the entries of float32 and of float64 that a network needs."""
 
     @njit(cache=True, **STRICT)
-    def chrono(uniforms, longest_memory):
+    def sizes(kind, single, double):
         sources  # noqa: B018  # in the cache's key
-        biases = np.empty(uniforms.size, np.float32)
-        for i in range(uniforms.size):
-            biases[i] = log(ONE + (uniforms[i] + ONE) * f32(0.5 * (longest_memory - 2)))
-        return biases
+        _, _, needed = arrays_of(kind, single, double)
+        return needed
 
-    return chrono
+    return sizes
+
+
+def sizes_of(kind: Kind) -> tuple[int, int]:
+    return sizes_function()(kind, np.empty(0, np.float32), np.empty(0))
+
+
+def memory_of(kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    single, double = sizes_of(kind)
+    return np.empty(single, np.float32), np.empty(double)
+
+
+def output_shapes(network: Recurrent) -> tuple[tuple[int, ...], ...]:
+    """Of a network's Logs and of ln |∂E/∂W|."""
+    rows = (network.steps + 1,)
+    gated = rows if network.cell in GATES else (1,)
+    return rows, rows, (network.steps,), gated, gated, ()
+
+
+def key_of(trial: int, seed: int) -> tuple[np.uint32, np.uint32, np.uint32]:
+    return u32(trial), u32(seed & 0xFFFFFFFF), u32(seed >> 32)
+
+
+def draw(network: Recurrent, trial: int, seed: int) -> Drawn:
+    """The weights, biases and inputs of one of the networks that `propagate` runs."""
+    kind = kind_of(network)
+    n, m, rows = network.width, network.input_width, network.gates * network.width
+    shapes = (rows, n), (rows, m), (rows,), (rows,), (network.steps, m), (n,), (n,)
+    drawn = Drawn(*(np.empty(shape, np.float32) for shape in shapes))
+    draw_function()(kind, key_of(trial, seed), *memory_of(kind), drawn)
+    return drawn
+
+
+@functools.cache
+def draw_function(sources: str = SOURCES):
+    """The kernel that draws the random numbers of a network, in memory of its own or in the arrays given."""
+
+    @njit(cache=True, nogil=True, **STRICT)
+    def draw(kind, key, single, double, own):
+        sources  # noqa: B018  # in the cache's key
+        drawn, room, _ = arrays_of(kind, single, double)
+        draw_into(kind, key, drawn if own is None else own, room)
+
+    return draw
+
+
+@njit(**STRICT)
+def draw_into(kind, key, drawn, room):
+    """Fill `drawn`; of the room, `direct` and what orthogonal weights need."""
+    n, uniform = drawn.state.size, kind.uniform
+    if kind.orthogonal:
+        for gate in range(kind.gates):
+            block = drawn.weights[gate * n : (gate + 1) * n]
+            fill_with_haar(
+                block, kind.weight_scale, u32(gate), HIDDEN_WEIGHTS, key, room.gaussian, room.product, room.vectors
+            )
+    else:
+        fill_with(flat(drawn.weights), uniform, kind.weight_scale, u32(0), HIDDEN_WEIGHTS, key)
+    fill_with(flat(drawn.input_weights), uniform, kind.input_scale, u32(0), INPUT_WEIGHTS, key)
+    fill_with(drawn.input_bias, uniform, kind.bias_scale, u32(0), INPUT_BIASES, key)
+    if uniform:
+        fill_with(drawn.hidden_bias, uniform, kind.bias_scale, u32(0), HIDDEN_BIASES, key)
+    else:
+        set_all(drawn.hidden_bias, ZERO)
+    if kind.gates > 1:
+        bias_gates(kind, key, drawn.input_bias, room.direct, n)
+    fill_with(flat(drawn.inputs), False, ONE, u32(0), INPUTS, key)
+    fill_with(drawn.state, False, ONE, u32(0), STATE, key)
+    fill_with(drawn.loss, False, ONE, u32(0), LOSS, key)
+    rescale(drawn.state, f32(kind.initial_rms * math.sqrt(n / dot(drawn.state, drawn.state, n))))
+    rescale(drawn.loss, f32(1.0 / math.sqrt(dot(drawn.loss, drawn.loss, n))))
+    together()
+
+
+@njit(**STRICT)
+def bias_gates(kind, key, bias, memory, n):
+    """Add what keeps the old state; chrono times are U(1, T - 1), and `memory` is room for their logarithms."""
+    for i in mine(n):
+        bias[KEEP * n + i] += kind.forget_bias
+    if kind.memory >= ZERO:
+        fill_with(memory, True, ONE, u32(0), MEMORY, key)
+        for i in mine(n):
+            time = log(ONE + (memory[i] + ONE) * kind.memory)
+            bias[KEEP * n + i] += time
+            if kind.gates == GATES_OF_LSTM:
+                bias[i] -= time
+
+
+@njit(**STRICT)
+def set_all(x, value):
+    compile_once()
+    fill(x, value, x.size)
+
+
+@njit(**STRICT)
+def assign(x, y):
+    compile_once()
+    copy(x, y, x.size)
+
+
+@njit(**STRICT)
+def rescale(x, factor):
+    compile_once()
+    scale(x, factor, x.size)
 
 
 @njit(**STRICT)
 def add(x, out):
-    for i in range(x.size):
+    compile_once()
+    for i in mine(x.size):
         out[i] += x[i]
 
 
 @njit(**STRICT)
-def driven(inputs, input_weights, input_bias):
-    """U x_t + b at every step."""
-    drive = product(inputs, transposed(input_weights))
-    for t in range(len(inputs)):
-        add(input_bias, drive[t])
-    return drive
+def prepare(drawn, room):
+    """Wᵀ, h_0, and U x_t + b at every step."""
+    transpose(drawn.weights, room.columns)
+    transpose(drawn.input_weights, room.input_columns)
+    multiply(drawn.inputs, room.input_columns, room.drive)
+    for t in range(len(room.drive)):
+        add(drawn.input_bias, row(room.drive, t))
+    assign(row(room.h, 0), drawn.state)
 
 
 @njit(**STRICT)
 def log_norm(x):
-    return 0.5 * log64(sum_of_squares(x))
+    return 0.5 * log64(dot(x, x, x.size))
+
+
+@njit(**STRICT)
+def measure(h, squares, log_signal):
+    """|h_t|² and ln of the root mean square of h_t at every step."""
+    for t in range(len(h)):
+        squares[t] = dot(row(h, t), row(h, t), h.shape[1])
+        log_signal[t] = 0.5 * log64(squares[t]) - 0.5 * log64(f64(h.shape[1]))
 
 
 @njit(**STRICT)
 def scaled(x, log_scale):
     """x over its norm, in place; and the logarithm of the norm of x in units of e^log_scale."""
-    square = sum_of_squares(x)
+    square = dot(x, x, x.size)
     if square > 0.0:
-        factor = f32(1.0 / math.sqrt(square))
-        for i in range(x.size):
-            x[i] *= factor
+        rescale(x, f32(1.0 / math.sqrt(square)))
     return log_scale + 0.5 * log64(square)
 
 
 @njit(**STRICT)
-def add_outer(total, log_unit, log_size, delta, h):
-    """total += e^log_size δ̂ hᵀ/|h| for a δ̂ of norm 1, with the total in units of e^log_unit; returns the unit, which only grows."""
-    square = sum_of_squares(h)
+def add_outer(total, log_unit, log_size, delta, h, square):
+    """total += e^log_size δ̂ hᵀ/|h|, with the total in units of e^log_unit; returns the unit, which only grows.
+
+    δ̂ has the norm 1; `square` is |h|².
+    """
     if log_size == -math.inf or square == 0.0:
         return log_unit
     if log_size > log_unit:
@@ -317,54 +512,85 @@ def add_outer(total, log_unit, log_size, delta, h):
         log_unit = log_size
     else:
         kept = ONE
-    size = f32(exp64(log_size - log_unit) / math.sqrt(square))
-    for i in range(delta.size):
-        factor = size * delta[i]
-        for j in range(h.size):
-            total[i, j] = fma(factor, h[j], kept * total[i, j])
+    add_scaled_outer(total, kept, f32(exp64(log_size - log_unit) / math.sqrt(square)), delta, h)
     return log_unit
 
 
-@functools.cache
-def simple_function(name: str, sources: str = SOURCES):
-    """The kernel of h_t = φ(W h_{t-1} + U x_t + b)."""
+@njit(**STRICT)
+def add_scaled_outer(total, kept, size, delta, h):
+    """total ← kept · total + size · δ hᵀ."""
+    compile_once()
+    together()
+    for i in rows_of_warp(delta.size):
+        factor = size * delta[i]
+        for j in columns_of_lane(h.size):
+            total[i, j] = fma(factor, h[j], kept * total[i, j])
+    together()
 
-    @njit(cache=True, nogil=True, **STRICT)
-    def run(drawn, log_signal, log_gradient, log_weight_gradient):
-        sources  # noqa: B018  # in the cache's key
-        weights, input_weights, hidden_bias, input_bias, inputs, state, loss = drawn
-        steps, width = len(inputs), state.size
-        columns = transposed(weights)
-        drive = driven(inputs, input_weights, input_bias)
-        h, slope = np.empty((steps + 1, width), np.float32), np.empty((steps, width), np.float32)
-        h[0] = state
-        for t in range(steps):
-            z = drive[t]
-            add(hidden_bias, z)
-            add_rows(columns, h[t], z)
-            for i in range(width):
-                h[t + 1, i], slope[t, i] = value_and_slope(name, z[i])
-        for t in range(steps + 1):
-            log_signal[t] = log_norm(h[t]) - 0.5 * log64(float(width))
 
-        # δ_t = φ′(z_t) ⊙ g_t, g_{t-1} = Wᵀ δ_t
-        g, delta = loss.copy(), np.empty(width, np.float32)
-        total, log_unit = np.zeros((width, width), np.float32), -math.inf
-        log_scale = 0.0
-        log_gradient[steps] = 0.0
-        for t in range(steps - 1, -1, -1):
-            for i in range(width):
-                delta[i] = slope[t, i] * g[i]
-            log_scale = scaled(delta, log_scale)
-            log_weight_gradient[t] = log_scale + log_norm(h[t])
-            log_unit = add_outer(total, log_unit, log_weight_gradient[t], delta, h[t])
-            g[:] = f32(0.0)
-            add_rows(weights, delta, g)
-            log_scale = scaled(g, log_scale)
-            log_gradient[t] = log_scale
-        return log_unit + log_norm(total)
+@njit(**STRICT)
+def clear(total):
+    compile_once()
+    for i in rows_of_warp(total.shape[0]):
+        for j in columns_of_lane(total.shape[1]):
+            total[i, j] = ZERO
 
-    return run
+
+@njit(**STRICT)
+def log_norm_of_matrix(a, squares):
+    """`squares` is room for a row of float64."""
+    add_squares(a, squares)
+    return 0.5 * log64(sum_of(squares, squares.size))
+
+
+@njit(**STRICT)
+def add_squares(a, squares):
+    """The sum of squares of every column."""
+    set_all(squares, 0.0)
+    for i in range(a.shape[0]):
+        add_square(row(a, i), squares)
+
+
+@njit(**STRICT)
+def add_square(x, squares):
+    compile_once()
+    for j in mine(x.size):
+        squares[j] += f64(x[j]) * f64(x[j])
+
+
+@njit(inline="always", **STRICT)
+def through_simple(name, drawn, room, logs):
+    """h_t = φ(W h_{t-1} + U x_t + b), forward and back; returns ln |∂E/∂W|. `name` is what `value_and_slope` takes."""
+    prepare(drawn, room)
+    weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
+    h, slope, delta, total, squares = room.h, room.slope, room.delta, room.total, room.squares
+    steps, width = len(drive), delta.size
+    for t in range(steps):
+        z = row(drive, t)
+        add(hidden_bias, z)
+        add_rows(columns, row(h, t), z)
+        for i in mine(width):
+            h[t + 1, i], slope[t, 0, i] = value_and_slope(name, z[i])
+    measure(h, room.squares, logs.signal)
+
+    # δ_t = φ′(z_t) ⊙ g_t, g_{t-1} = Wᵀ δ_t
+    g = row(room.g, 0)
+    assign(g, drawn.loss)
+    clear(total)
+    log_unit, log_scale = -math.inf, 0.0
+    logs.gradient[steps] = 0.0
+    for t in range(steps - 1, -1, -1):
+        for i in mine(width):
+            delta[i] = slope[t, 0, i] * g[i]
+        log_scale = scaled(delta, log_scale)
+        log_size = log_scale + 0.5 * log64(squares[t])
+        logs.weight_gradient[t] = log_size
+        log_unit = add_outer(total, log_unit, log_size, delta, row(h, t), squares[t])
+        set_all(g, ZERO)
+        add_rows(weights, delta, g)
+        log_scale = scaled(g, log_scale)
+        logs.gradient[t] = log_scale
+    return log_unit + log_norm_of_matrix(total, room.column_squares)
 
 
 @njit(inline="always", **STRICT)
@@ -377,159 +603,201 @@ def tanh(z):
     return value_and_slope("tanh", z)
 
 
+@njit(**STRICT)
+def lstm_step(z, gate, slope, c, next_c, out, out_slope, h):
+    """c_t = f ⊙ c_{t-1} + i ⊙ g, h_t = o ⊙ tanh c_t, with the gates in the order i, f, g, o."""
+    compile_once()
+    width = h.size
+    for u in mine(width):
+        gate[0, u], slope[0, u] = sigmoid(z[u])
+        gate[1, u], slope[1, u] = sigmoid(z[width + u])
+        gate[2, u], slope[2, u] = tanh(z[2 * width + u])
+        gate[3, u], slope[3, u] = sigmoid(z[3 * width + u])
+        next_c[u] = gate[1, u] * c[u] + gate[0, u] * gate[2, u]
+        out[u], out_slope[u] = tanh(next_c[u])
+        h[u] = gate[3, u] * out[u]
+
+
+@njit(**STRICT)
+def lstm_step_back(of_h, of_c, gate, slope, c, out, out_slope, delta):
+    """∂E/∂c_t along all paths, and the gradient at the pre-activations."""
+    compile_once()
+    width = c.size
+    for u in mine(width):
+        of_c[u] += of_h[u] * gate[3, u] * out_slope[u]
+        delta[u] = of_c[u] * gate[2, u] * slope[0, u]
+        delta[width + u] = of_c[u] * c[u] * slope[1, u]
+        delta[2 * width + u] = of_c[u] * gate[0, u] * slope[2, u]
+        delta[3 * width + u] = of_h[u] * out[u] * slope[3, u]
+
+
+@njit(**STRICT)
+def forget(f, direct, of_c):
+    compile_once()
+    for u in mine(f.size):
+        direct[u] *= f[u]
+        of_c[u] *= f[u]
+
+
+@njit(**STRICT)
+def through_lstm(drawn, room, logs):
+    """An LSTM, forward and back; returns ln |∂E/∂W|."""
+    prepare(drawn, room)
+    weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
+    h, c, gate, slope, out, out_slope = room.h, room.c, room.gate, room.slope, room.inner, room.inner_slope
+    direct, delta, total, squares = room.direct, room.delta, room.total, room.squares
+    steps = len(drive)
+    set_all(row(c, 0), ZERO)
+    for t in range(steps):
+        z = row(drive, t)
+        add(hidden_bias, z)
+        add_rows(columns, row(h, t), z)
+        lstm_step(
+            z, row(gate, t), row(slope, t), row(c, t), row(c, t + 1), row(out, t), row(out_slope, t), row(h, t + 1)
+        )
+    measure(h, room.squares, logs.signal)
+
+    of_h, of_c, both = row(room.g, 0), row(room.g, 1), flat(room.g)
+    assign(of_h, drawn.loss)
+    set_all(of_c, ZERO)
+    clear(total)
+    log_unit, log_scale, log_direct = -math.inf, 0.0, 0.0
+    logs.gradient[steps] = 0.0
+    for t in range(steps - 1, -1, -1):
+        lstm_step_back(of_h, of_c, row(gate, t), row(slope, t), row(c, t), row(out, t), row(out_slope, t), delta)
+        logs.cell_gradient[t + 1] = log_scale + log_norm(of_c)
+        if t == steps - 1:
+            assign(direct, of_c)
+            log_direct = scaled(direct, log_scale)
+            logs.direct_gradient[steps] = log_direct
+        forget(row(row(gate, t), 1), direct, of_c)
+        set_all(of_h, ZERO)
+        log_direct = scaled(direct, log_direct)
+        logs.direct_gradient[t] = log_direct
+        add_rows(weights, delta, of_h)
+        log_size = scaled(delta, log_scale) + 0.5 * log64(squares[t])
+        logs.weight_gradient[t] = log_size
+        log_unit = add_outer(total, log_unit, log_size, delta, row(h, t), squares[t])
+        log_scale = scaled(both, log_scale)
+        logs.gradient[t] = log_scale + log_norm(of_h)
+    logs.cell_gradient[0] = log_scale + log_norm(of_c)
+    return log_unit + log_norm_of_matrix(total, room.column_squares)
+
+
+@njit(**STRICT)
+def gru_step(from_input, from_state, gate, slope, inner, h, next_h):
+    """h_t = (1 - z) ⊙ n + z ⊙ h_{t-1}, n = tanh(U x + b + r ⊙ (W h_{t-1} + b′)), with the gates in the order r, z, n."""
+    compile_once()
+    width = h.size
+    for u in mine(width):
+        gate[0, u], slope[0, u] = sigmoid(from_input[u] + from_state[u])
+        gate[1, u], slope[1, u] = sigmoid(from_input[width + u] + from_state[width + u])
+        inner[u] = from_state[2 * width + u]
+        gate[2, u], slope[2, u] = tanh(from_input[2 * width + u] + gate[0, u] * inner[u])
+        next_h[u] = (ONE - gate[1, u]) * gate[2, u] + gate[1, u] * h[u]
+    together()
+
+
+@njit(**STRICT)
+def gru_step_back(g, direct, gate, slope, inner, h, delta):
+    """The gradient at the pre-activations, and what of the others goes past them."""
+    compile_once()
+    width = h.size
+    for u in mine(width):
+        r, z, n = gate[0, u], gate[1, u], gate[2, u]
+        of_n = g[u] * (ONE - z) * slope[2, u]
+        delta[u] = of_n * inner[u] * slope[0, u]
+        delta[width + u] = g[u] * (h[u] - n) * slope[1, u]
+        delta[2 * width + u] = of_n * r
+        g[u] *= z
+        direct[u] *= z
+
+
+@njit(**STRICT)
+def through_gru(drawn, room, logs):
+    """A GRU, forward and back; returns ln |∂E/∂W|."""
+    prepare(drawn, room)
+    weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
+    h, gate, slope, inner, from_state = room.h, room.gate, room.slope, room.inner, room.from_state
+    direct, delta, total, squares = room.direct, room.delta, room.total, room.squares
+    steps = len(drive)
+    for t in range(steps):
+        assign(from_state, hidden_bias)
+        add_rows(columns, row(h, t), from_state)
+        gru_step(row(drive, t), from_state, row(gate, t), row(slope, t), row(inner, t), row(h, t), row(h, t + 1))
+    measure(h, room.squares, logs.signal)
+
+    g = row(room.g, 0)
+    assign(g, drawn.loss)
+    assign(direct, drawn.loss)
+    clear(total)
+    log_unit, log_scale, log_direct = -math.inf, 0.0, 0.0
+    logs.gradient[steps] = logs.cell_gradient[steps] = logs.direct_gradient[steps] = 0.0
+    for t in range(steps - 1, -1, -1):
+        gru_step_back(g, direct, row(gate, t), row(slope, t), row(inner, t), row(h, t), delta)
+        add_rows(weights, delta, g)
+        log_size = scaled(delta, log_scale) + 0.5 * log64(squares[t])
+        logs.weight_gradient[t] = log_size
+        log_unit = add_outer(total, log_unit, log_size, delta, row(h, t), squares[t])
+        log_scale = scaled(g, log_scale)
+        log_direct = scaled(direct, log_direct)
+        logs.gradient[t] = logs.cell_gradient[t] = log_scale
+        logs.direct_gradient[t] = log_direct
+    return log_unit + log_norm_of_matrix(total, room.column_squares)
+
+
 @functools.cache
-def lstm_function(sources: str = SOURCES):
-    """The kernel of the LSTM: c_t = f ⊙ c_{t-1} + i ⊙ g, h_t = o ⊙ tanh c_t, with the gates in the order i, f, g, o."""
+def cell_function(cell: str, sources: str = SOURCES):
+    """The kernel of a network with this cell."""
+    lstm = cell == "lstm"
 
     @njit(cache=True, nogil=True, **STRICT)
-    def run(drawn, log_signal, log_gradient, log_weight_gradient, log_cell_gradient, log_direct_gradient):
+    @named(cell)
+    def run(kind, single, double, logs):
         sources  # noqa: B018  # in the cache's key
-        weights, input_weights, hidden_bias, input_bias, inputs, state, loss = drawn
-        steps, width = len(inputs), state.size
-        columns = transposed(weights)
-        drive = driven(inputs, input_weights, input_bias)
-        h, c = np.empty((steps + 1, width), np.float32), np.zeros((steps + 1, width), np.float32)
-        gate, slope = np.empty((steps, 4, width), np.float32), np.empty((steps, 4, width), np.float32)
-        out, out_slope = np.empty((steps, width), np.float32), np.empty((steps, width), np.float32)  # tanh c
-        h[0] = state
-        for t in range(steps):
-            z = drive[t]
-            add(hidden_bias, z)
-            add_rows(columns, h[t], z)
-            for u in range(width):
-                gate[t, 0, u], slope[t, 0, u] = sigmoid(z[u])
-                gate[t, 1, u], slope[t, 1, u] = sigmoid(z[width + u])
-                gate[t, 2, u], slope[t, 2, u] = tanh(z[2 * width + u])
-                gate[t, 3, u], slope[t, 3, u] = sigmoid(z[3 * width + u])
-                c[t + 1, u] = gate[t, 1, u] * c[t, u] + gate[t, 0, u] * gate[t, 2, u]
-                out[t, u], out_slope[t, u] = tanh(c[t + 1, u])
-                h[t + 1, u] = gate[t, 3, u] * out[t, u]
-        for t in range(steps + 1):
-            log_signal[t] = log_norm(h[t]) - 0.5 * log64(float(width))
-
-        # both gradients in one vector, so that they have one scale
-        both = np.zeros(2 * width, np.float32)
-        of_h, of_c = both[:width], both[width:]
-        of_h[:] = loss
-        direct, log_direct = np.empty(width, np.float32), 0.0
-        delta = np.empty(4 * width, np.float32)
-        total, log_unit = np.zeros((4 * width, width), np.float32), -math.inf
-        log_scale = 0.0
-        log_gradient[steps] = 0.0
-        for t in range(steps - 1, -1, -1):
-            for u in range(width):
-                i, f, g, o = gate[t, 0, u], gate[t, 1, u], gate[t, 2, u], gate[t, 3, u]
-                of_c[u] += of_h[u] * o * out_slope[t, u]
-                delta[u] = of_c[u] * g * slope[t, 0, u]
-                delta[width + u] = of_c[u] * c[t, u] * slope[t, 1, u]
-                delta[2 * width + u] = of_c[u] * i * slope[t, 2, u]
-                delta[3 * width + u] = of_h[u] * out[t, u] * slope[t, 3, u]
-            log_cell_gradient[t + 1] = log_scale + log_norm(of_c)
-            if t == steps - 1:
-                direct[:] = of_c
-                log_direct = scaled(direct, log_scale)
-                log_direct_gradient[steps] = log_direct
-            for u in range(width):
-                f = gate[t, 1, u]
-                direct[u] *= f
-                of_c[u] *= f
-            log_direct = scaled(direct, log_direct)
-            log_direct_gradient[t] = log_direct
-            of_h[:] = f32(0.0)
-            add_rows(weights, delta, of_h)
-            log_delta = scaled(delta, log_scale)
-            log_weight_gradient[t] = log_delta + log_norm(h[t])
-            log_unit = add_outer(total, log_unit, log_weight_gradient[t], delta, h[t])
-            log_scale = scaled(both, log_scale)
-            log_gradient[t] = log_scale + log_norm(of_h)
-        log_cell_gradient[0] = log_scale + log_norm(of_c)
-        return log_unit + log_norm(total)
-
-    return run
-
-
-@functools.cache
-def gru_function(sources: str = SOURCES):
-    """The kernel of the GRU: h_t = (1 - z) ⊙ n + z ⊙ h_{t-1}, n = tanh(U x + b + r ⊙ (W h_{t-1} + b′)), in the order r, z, n."""
+        drawn, room, _ = arrays_of(kind, single, double)
+        return through_simple(cell, drawn, room, logs)
 
     @njit(cache=True, nogil=True, **STRICT)
-    def run(drawn, log_signal, log_gradient, log_weight_gradient, log_cell_gradient, log_direct_gradient):
+    @named(cell)
+    def run_gated(kind, single, double, logs):
         sources  # noqa: B018  # in the cache's key
-        weights, input_weights, hidden_bias, input_bias, inputs, state, loss = drawn
-        steps, width = len(inputs), state.size
-        columns = transposed(weights)
-        drive = driven(inputs, input_weights, input_bias)
-        h, inner = np.empty((steps + 1, width), np.float32), np.empty((steps, width), np.float32)
-        gate, slope = np.empty((steps, 3, width), np.float32), np.empty((steps, 3, width), np.float32)
-        h[0] = state
-        for t in range(steps):
-            from_state = hidden_bias.copy()
-            add_rows(columns, h[t], from_state)
-            for u in range(width):
-                z = drive[t, u] + from_state[u]
-                gate[t, 0, u], slope[t, 0, u] = sigmoid(z)
-                z = drive[t, width + u] + from_state[width + u]
-                gate[t, 1, u], slope[t, 1, u] = sigmoid(z)
-                inner[t, u] = from_state[2 * width + u]
-                z = drive[t, 2 * width + u] + gate[t, 0, u] * inner[t, u]
-                gate[t, 2, u], slope[t, 2, u] = tanh(z)
-                h[t + 1, u] = (ONE - gate[t, 1, u]) * gate[t, 2, u] + gate[t, 1, u] * h[t, u]
-        for t in range(steps + 1):
-            log_signal[t] = log_norm(h[t]) - 0.5 * log64(float(width))
+        drawn, room, _ = arrays_of(kind, single, double)
+        return through_lstm(drawn, room, logs) if lstm else through_gru(drawn, room, logs)
 
-        g, direct, log_direct = loss.copy(), loss.copy(), 0.0
-        delta = np.empty(3 * width, np.float32)
-        total, log_unit = np.zeros((3 * width, width), np.float32), -math.inf
-        log_scale = 0.0
-        log_gradient[steps] = log_direct_gradient[steps] = 0.0
-        for t in range(steps - 1, -1, -1):
-            for u in range(width):
-                r, z, n = gate[t, 0, u], gate[t, 1, u], gate[t, 2, u]
-                of_n = g[u] * (ONE - z) * slope[t, 2, u]
-                delta[u] = of_n * inner[t, u] * slope[t, 0, u]
-                delta[width + u] = g[u] * (h[t, u] - n) * slope[t, 1, u]
-                delta[2 * width + u] = of_n * r
-                g[u] *= z
-                direct[u] *= z
-            add_rows(weights, delta, g)
-            log_delta = scaled(delta, log_scale)
-            log_weight_gradient[t] = log_delta + log_norm(h[t])
-            log_unit = add_outer(total, log_unit, log_weight_gradient[t], delta, h[t])
-            log_scale = scaled(g, log_scale)
-            log_direct = scaled(direct, log_direct)
-            log_gradient[t], log_direct_gradient[t] = log_scale, log_direct
-        log_cell_gradient[:] = log_gradient
-        return log_unit + log_norm(total)
-
-    return run
+    return run_gated if cell in GATES else run
 
 
-def run(network: Recurrent, trials: int, seed: int, threads: int) -> RecurrentFlow:
-    """Draw the networks and take them through time and back; see `propagate`."""
-    rows = network.steps + 1
-    outputs = [np.empty((trials, rows)), np.empty((trials, rows)), np.empty((trials, network.steps))]
-    if network.cell in GATES:
-        outputs += [np.empty((trials, rows)), np.empty((trials, rows))]
-        kernel = lstm_function() if network.cell == "lstm" else gru_function()
-    else:
-        kernel = simple_function(network.cell)
-    total = np.empty(trials)
+def run(network: Recurrent, trials: int, seed: int, threads: int) -> list[np.ndarray]:
+    """Draw the networks and take them through time and back: the Logs and ln |∂E/∂W| of all trials."""
+    outputs = [np.empty((trials, *shape)) for shape in output_shapes(network)]
+    draw_all, go, kind = draw_function(), cell_function(network.cell), kind_of(network)
+    waiting = iter(range(trials))  # the threads share it: each takes the next network when it is done with one
 
-    def run_one(trial: int) -> None:
-        total[trial] = kernel(tuple(draw(network, trial, seed)), *(output[trial] for output in outputs))
+    def run_networks(thread: int) -> None:
+        memory = memory_of(kind)
+        for trial in waiting:
+            draw_all(kind, key_of(trial, seed), *memory, None)
+            outputs[-1][trial] = go(kind, *memory, Logs(*(output[trial] for output in outputs[:-1])))
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_one, range(trials)):
+        for _ in pool.map(run_networks, range(min(threads, trials))):
             pass
-    if (lost := (outputs[0] > LARGEST_LOG).any(axis=0)).any():
+    return outputs
+
+
+def flow_of(network: Recurrent, seed: int, outputs: list[Any]) -> RecurrentFlow:
+    """The outputs of all trials, which may lie on a GPU, with their names; ValueError if float32 could not hold a state."""
+    signal, gradient, weight_gradient, cell_gradient, direct_gradient, total = outputs
+    on_host = signal if isinstance(signal, np.ndarray) else signal.copy_to_host()
+    if (lost := (on_host > LARGEST_LOG).any(axis=0)).any():
         raise ValueError(
             f"the state leaves the range of float32 at step {int(np.argmax(lost))}; "
             "take fewer steps or a smaller weight_variance"
         )
     if network.cell in GATES:
-        signal, gradient, weight_gradient, cell, direct = outputs
-        return GatedFlow(network, seed, signal, gradient, weight_gradient, total, cell, direct)
-    return RecurrentFlow(network, seed, outputs[0], outputs[1], outputs[2], total)
+        return GatedFlow(network, seed, signal, gradient, weight_gradient, total, cell_gradient, direct_gradient)
+    return RecurrentFlow(network, seed, signal, gradient, weight_gradient, total)
 
 
 # Theory

@@ -65,8 +65,8 @@ from vgp_kernels.lanes import (
     rows_of_warp,
     together,
 )
-from vgp_kernels.network import Network, check_name
-from vgp_kernels.propagate import TARGETS, checked_integer
+from vgp_kernels.network import Network
+from vgp_kernels.propagate import checked_integer, takes_gpu
 from vgp_kernels.randomness import u32, words
 
 OPTIMISERS = ("sgd", "momentum", "adam")
@@ -458,28 +458,6 @@ class Task(NamedTuple):
     def vectors(self) -> int:
         """How many vectors as long as the parameters: these, the gradient, what the optimiser keeps, the initial ones."""
         return OTHERS + self.optimiser + 1
-
-    @property
-    def cost(self) -> float:
-        """Nanoseconds of a CPU's core per network: fifty floating-point operations each."""
-        examples, tests = len(self.labels), len(self.test_labels)
-        return self.epochs * self.size * (8 * examples + 2 * tests) / 50
-
-
-def takes_gpu(task: Task, trials: int, target: str | None) -> bool:
-    """Whether the target, or the default if it is None, means a GPU; raises what `train` raises."""
-    given = os.environ.get("VGP_TARGET", "cpu") if target is None else target
-    check_name("target", given, TARGETS)
-    if given == "cpu":
-        return False
-    from vgp_kernels import cuda  # it takes half a second
-
-    lacking = cuda.missing()
-    if given == "auto":
-        return lacking is None and trials * task.cost >= cuda.GAIN
-    if lacking is not None:
-        raise RuntimeError(f"target 'cuda' cannot run here: {lacking}; or take target='cpu'")
-    return True
 
 
 def run(task: Task, trials: int, threads: int) -> list[np.ndarray]:

@@ -1,49 +1,40 @@
-"""The CUDA target: which networks run on a GPU, what that needs, and running them.
+"""The CUDA target: what it needs, when a job gains by it, and the rooms that run each family of networks on a GPU.
 
-The source of generator, elementary functions, activations and recursion is the CPU's, and so is the order in which each
+The source of generator, elementary functions, activations and layers is the CPU's, and so is the order in which each
 network adds up its units: that the bits are the CPU's then depends on the compiler alone, see `compiling`.
 
 `numba_cuda` is optional: this package imports without it, and without a GPU.
 """
 
-from typing import Any, TypeGuard
+from typing import Any
 
-from vgp_kernels.cuda import plain
+from vgp_kernels.attention import Transformer
+from vgp_kernels.cuda import batches, plain, recurrent, training, transformers
 from vgp_kernels.cuda.compiling import INSTALLED
 from vgp_kernels.network import Network
+from vgp_kernels.recurrent import Recurrent
 
 if INSTALLED:
     from numba import cuda
 
-GAIN = 2**30  # units, over all layers and networks, from which on "auto" takes the GPU: about a second of a CPU's work
+GAIN = 1e10  # nanoseconds of a CPU's core that a job must cost for "auto" to take the GPU: to compile takes as long
 
 
-def has_kernel(network: object) -> TypeGuard[Network]:
-    return isinstance(network, Network) and network.is_plain
+def room_of(job: object) -> Any:
+    """The module with `cost` and `run` for such networks, or for a task of `train`."""
+    if isinstance(job, Network):
+        return plain if job.is_plain else batches
+    return {Recurrent: recurrent, Transformer: transformers}.get(type(job), training)
 
 
-def wanted(network: object, trials: int, target: str) -> bool:
-    """Whether these networks shall run on a GPU.
-
-    Raises ValueError if target "cuda" has no kernel for them, RuntimeError if it cannot run here.
-    """
-    if not has_kernel(network):
-        if target == "auto":
-            return False
-        raise ValueError(f"target 'cuda' has no kernel for {family(network)}; take target='cpu'")
+def wanted(job: object, trials: int, target: str) -> bool:
+    """Whether these networks shall run on a GPU; RuntimeError if target "cuda" cannot run here."""
     lacking = missing()
     if target == "auto":
-        return lacking is None and trials * network.depth * network.width >= GAIN
+        return lacking is None and trials * room_of(job).cost(job) >= GAIN
     if lacking is not None:
         raise RuntimeError(f"target 'cuda' cannot run here: {lacking}; or take target='cpu'")
     return True
-
-
-def family(network: object) -> str:
-    """What kind of network this is, in words."""
-    if not isinstance(network, Network):
-        return f"a {type(network).__name__}"
-    return "networks with batches, norms or skips"
 
 
 def missing() -> str | None:
@@ -61,6 +52,7 @@ def missing() -> str | None:
     return None if count else "no NVIDIA GPU is visible; CUDA_VISIBLE_DEVICES says which ones may be"
 
 
-def run(network: Network, trials: int, seed: int, on_device: bool) -> tuple[Any, ...]:
+def run(network: Any, trials: int, seed: int, on_device: bool, shared_loss: bool) -> Any:
     """The results of all trials, as NumPy arrays, computed by all GPUs; or kept on the current GPU, computed there."""
-    return plain.run(network, trials, seed, on_device)
+    room = room_of(network)
+    return room.run(network, trials, seed, on_device, *[shared_loss] if room is batches else [])

@@ -52,7 +52,7 @@ def network_kernel(name: str):
     apply = apply_function(name)
 
     def run_networks(
-        first_trial, at, count, block, segment, seed_low, seed_high,
+        first_trial, at, block, segment, seed_low, seed_high,
         log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
         q, y, r, rank, kept_exponents, slope, normalised, inverse, scales,
         branch, branch_exponents, inputs, outputs, coefficients, product, draw, draw_coefficients, factors, rest,
@@ -71,12 +71,11 @@ def network_kernel(name: str):
             ),
             row(x, here), row(exponents, here), row(starts, here), row(start_exponents, here),
         )  # fmt: skip
-        for network in range(here, count, cuda.gridDim.x):
-            key, of = Key(u32(first_trial + u32(network)), seed_low, seed_high), at + network
-            take_network(
-                apply, block, segment, key, room, row(log_signal, of), row(log_gradient, of),
-                row(log_weight_gradient, of), row(correlation, of), row(gradient_correlation, of),
-            )  # fmt: skip
+        key, of = Key(u32(first_trial + u32(here)), seed_low, seed_high), at + here
+        take_network(
+            apply, block, segment, key, room, row(log_signal, of), row(log_gradient, of),
+            row(log_weight_gradient, of), row(correlation, of), row(gradient_correlation, of),
+        )  # fmt: skip
 
     return run_networks
 
@@ -96,7 +95,7 @@ def signature() -> Any:
     word, long, rows = types.uint32, types.int64, types.float64[:, ::1]
     smallest = block_of(Network(1, 1, "tanh", "xavier"), False)
     room = [types.Array(from_dtype(np.dtype(dtype)), len(shape) + 1, "C") for _, shape, dtype in room_of(smallest, 1)]
-    return types.void(word, long, long, BLOCK, long, word, word, *[rows] * 5, *room)
+    return types.void(word, long, BLOCK, long, word, word, *[rows] * 5, *room)
 
 
 @functools.cache
@@ -106,7 +105,7 @@ def kernel(name: str, capability: tuple[int, int]):
         return cuda.jit(signature(), max_registers=REGISTERS)(network_kernel(name))
 
 
-def run(network: Network, trials: int, seed: int, shared_loss: bool, on_device: bool) -> list[Any]:
+def run(network: Network, trials: int, seed: int, on_device: bool, shared_loss: bool) -> list[Any]:
     """ln RMS h, ln |∂E/∂h|, ln |∂E/∂W| and the mean cosines of h and of ∂E/∂h of all trials; each (trials, layers)."""
     block, segment = block_of(network, shared_loss), segment_of(network)
     layers, weights = (network.depth + 1,), (network.depth * network.weights_per_layer,)

@@ -20,10 +20,12 @@ PORTION = 2**16  # networks of which the results lie in a GPU's memory at a time
 
 
 class Job(NamedTuple):
-    """The networks to run. A block of the kernel takes the networks blockIdx.x, blockIdx.x + gridDim.x, … one by one.
+    """The networks to run: a block of the kernel takes one, and the kernel is started again for those that find no room.
 
-    The kernel's parameters are the first trial (uint32), the row of the first result (int64), the number of networks (int64),
-    then `arguments`, the `outputs` (C-contiguous, networks first) and the `room` (C-contiguous, blocks first).
+    A loop over networks in the kernel would hold all that the compiler can move out of it, in registers that it then lacks.
+
+    The kernel's parameters are the first trial (uint32) and the row of its result (int64), then `arguments`, the `outputs`
+    (C-contiguous, networks first) and the `room` (C-contiguous, blocks first).
     """
 
     kernel: Callable[[tuple[int, int]], Any]  # for the GPUs of a compute capability
@@ -63,7 +65,9 @@ def run(job: Job, trials: int, on_device: bool) -> list[Any]:
             for first in starts:
                 count = min(portion, trials - first)
                 at = first if on_device else 0
-                kernel[min(blocks, count), job.lanes, stream](u32(first), at, count, *arguments, *parts, *room)
+                for start in range(0, count, blocks):
+                    here = min(blocks, count - start)
+                    kernel[here, job.lanes, stream](u32(first + start), at + start, *arguments, *parts, *room)
                 if not on_device:
                     for result, part in zip(results, parts, strict=True):
                         result[first : first + count] = part.copy_to_host(stream=stream)[:count]

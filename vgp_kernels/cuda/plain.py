@@ -310,6 +310,11 @@ def workers_for(trials: int, width: int) -> int:
     return workers
 
 
+def cost(network: Network) -> float:
+    """Nanoseconds that a CPU's core takes for a network, about."""
+    return 1.0 * network.depth * network.width
+
+
 def run(network: Network, trials: int, seed: int, on_device: bool) -> Results:
     """The results of all trials: computed by all GPUs, into NumPy arrays; or by the current GPU, and kept there.
 

@@ -22,7 +22,7 @@ from vgp_kernels.explicit import (
     room_for_haar,
     variances_of,
 )
-from vgp_kernels.lanes import mine, together
+from vgp_kernels.lanes import mine, part, row
 from vgp_kernels.randomness import u32
 from vgp_kernels.training import Task, Turn, learn
 
@@ -38,8 +38,8 @@ def arrays(kind: Any, *dimensions: int) -> tuple[Any, ...]:
 
 
 TRAIN = types.void(
-    I4, I8, I8,
-    I8, I8, I8, I8, I8, FLAG, F8, *arrays(I8, 2, 2), *arrays(F8, 1), F8, I8, I8, F4, I8,
+    I4, I8,
+    I8, I8, I8, I4, I4, FLAG, F8, *arrays(I8, 2, 2), *arrays(F8, 1), F8, I4, I4, F4, I8,
     *arrays(F4, 2), *arrays(I8, 1), *arrays(F4, 2), *arrays(I8, 1), I4, I4,
     *arrays(F8, 2, 3, 3, 3, 2),
     *arrays(F4, 2), *arrays(F8, 2), *arrays(I8, 2, 2), *arrays(F8, 2, 2), *arrays(F4, 2),
@@ -51,28 +51,27 @@ def training_kernel(name: str):
     activate = njit(**STRICT)(activation_source(name))
 
     def train_networks(
-        first_trial, at, count,
+        first_trial, at,
         size, depth, width, residual, normalisation, norm_after, residual_scale, table, layout, variances, bias_variance, law,
         optimiser, rate, epochs, inputs, labels, test_inputs, test_labels, seed_low, seed_high,
         batch_loss, scores, weight_gradient, movement, parameters,
         room, terms, order, batch_labels, q, v, normals,
     ):  # fmt: skip
-        block = cuda.blockIdx.x
+        here = cuda.blockIdx.x
+        trial, of = u32(first_trial + u32(here)), at + here
         plan = Plan(depth, width, residual, normalisation, norm_after, residual_scale, table)
-        work = Workspace(room[block], layout, terms[block])
-        turn, haar = Turn(order[block], batch_labels[block]), Haar(q[block], v[block], normals[block])
-        own = work.room[:size]  # the parameters come first
-        for network in range(block, count, cuda.gridDim.x):
-            trial, result = u32(first_trial + u32(network)), at + network
-            draw(plan, own, variances, bias_variance, law, trial, seed_low, seed_high, haar)
-            learn(
-                activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
-                test_labels, trial, seed_low, seed_high,
-                batch_loss[result], scores[result], weight_gradient[result], movement[result],
-            )  # fmt: skip
-            for i in mine(size):
-                parameters[result, i] = f64(own[i])
-            together()
+        work = Workspace(row(room, here), layout, row(terms, here))
+        turn = Turn(row(order, here), row(batch_labels, here))
+        own = part(work.room, 0, (size,))  # the parameters come first
+        haar = Haar(row(q, here), row(v, here), row(normals, here))
+        draw(plan, own, variances, bias_variance, law, trial, seed_low, seed_high, haar)
+        learn(
+            activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
+            test_labels, trial, seed_low, seed_high, row(batch_loss, of), row(scores, of),
+            row(weight_gradient, of), row(movement, of),
+        )  # fmt: skip
+        for i in mine(size):
+            parameters[of, i] = f64(own[i])
 
     return train_networks
 
@@ -90,7 +89,7 @@ def job_of(task: Task) -> blocks.Job:
     tiles = math.ceil(task.batch / 4) * math.ceil(network.width / 4)  # of the products
     return blocks.Job(
         functools.partial(kernel, network.activation),
-        min(2 ** math.ceil(math.log2(max(tiles, 32))), MOST_LANES),
+        blocks.lanes_for(tiles, MOST_LANES),
         (
             task.size, *plan, layout, variances_of(network, plan), network.bias_variance, task.law, task.optimiser, f32(task.rate),
             task.epochs, task.inputs, task.labels, task.test_inputs, task.test_labels,
@@ -108,3 +107,8 @@ def run(task: Task, trials: int) -> list[np.ndarray]:
     """The results of all trials, by all GPUs: those of `training.run`."""
     *recorded, parameters = blocks.run(job_of(task), trials, False)
     return [*recorded, parameters.astype(np.float32)]
+
+
+def cost(task: Task) -> float:
+    """Nanoseconds that a CPU's core takes for a network, about: fifty floating-point operations each."""
+    return task.epochs * task.size * (8 * len(task.labels) + 2 * len(task.test_labels)) / 50

@@ -53,17 +53,16 @@ def transformer_kernel(name: str) -> Callable:
     activate_with = activate_function(name)
 
     def run_transformers(
-        first_trial, at, count, rules, layout, seed_low, seed_high,
+        first_trial, at, rules, layout, seed_low, seed_high,
         log_signal, log_gradient, log_weight_gradient, log_matrix_gradient, log_residual, single, double,
     ):  # fmt: skip
-        room = Room(layout, row(single, cuda.blockIdx.x), row(double, cuda.blockIdx.x))
-        for network in range(cuda.blockIdx.x, count, cuda.gridDim.x):
-            of = at + network
-            run_transformer(
-                activate_with, rules, u32(first_trial + u32(network)), seed_low, seed_high, room,
-                row(log_signal, of), row(log_gradient, of), row(log_weight_gradient, of), row(log_matrix_gradient, of),
-                row(log_residual, of),
-            )  # fmt: skip
+        here = cuda.blockIdx.x
+        of, room = at + here, Room(layout, row(single, here), row(double, here))
+        run_transformer(
+            activate_with, rules, u32(first_trial + u32(here)), seed_low, seed_high, room,
+            row(log_signal, of), row(log_gradient, of), row(log_weight_gradient, of), row(log_matrix_gradient, of),
+            row(log_residual, of),
+        )  # fmt: skip
 
     return run_transformers
 
@@ -71,7 +70,7 @@ def transformer_kernel(name: str) -> Callable:
 def signature() -> Any:
     """The kernel's."""
     arrays = [array.copy(ndim=array.ndim + 1) for array in (*OUTPUTS, *ROOM.types[1:])]
-    return types.void(WORD, LONG, LONG, RULES, LAYOUT, WORD, WORD, *arrays)
+    return types.void(WORD, LONG, RULES, LAYOUT, WORD, WORD, *arrays)
 
 
 @functools.cache
@@ -81,7 +80,7 @@ def kernel(name: str, capability: tuple[int, int]):
         return cuda.jit(signature(), max_registers=REGISTERS)(transformer_kernel(name))
 
 
-def run(network: Transformer, trials: int, seed: int) -> list[np.ndarray]:
+def run(network: Transformer, trials: int, seed: int, on_device: bool) -> list[Any]:
     """What `TransformerFlow` has, in its order, of all trials. A block draws the weights of one block of its transformer at a time."""
     layout, single, double = layout_of(network, 1)
     job = blocks.Job(
@@ -89,7 +88,7 @@ def run(network: Transformer, trials: int, seed: int) -> list[np.ndarray]:
         (Rules.of(network), layout, u32(seed & 0xFFFFFFFF), u32(seed >> 32)),
         results(network), (((single,), np.float32), ((double,), np.float64)),
     )  # fmt: skip
-    return blocks.run(job, trials, on_device=False)
+    return blocks.run(job, trials, on_device)
 
 
 def cost(network: Transformer) -> float:
