@@ -5,7 +5,7 @@
     python scripts/benchmark_cuda.py --print       print the tables of the saved result
     python scripts/benchmark_cuda.py --resources   registers, spills and instructions of the kernels; needs no GPU
 
-Nothing is measured unless every activation, weight law and shape of VERIFIED gives the CPU's bits. Kernels are timed by CUDA
+Nothing is measured unless every job of `verified` and `trained` gives the CPU's bits. Kernels are timed by CUDA
 events, programs by the clock on the wall, results on the host included, and in turns with PyTorch and JAX, explicit
 matrices on the same GPU, where they are installed. A floor is the time in which the GPU could at best
 
@@ -43,12 +43,11 @@ import experiment
 import numpy as np
 from benchmark import spread, take_turns
 
-from vgp_kernels import ACTIVATIONS, Network, Transformer, propagate
+from vgp_kernels import ACTIVATIONS, Network, Recurrent, Transformer, propagate, train
 from vgp_kernels import cuda as target
 from vgp_kernels.attention import NORMS
 from vgp_kernels.cuda import compiling, plain
 
-QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 SPECIAL = 16  # special functions a cycle and multiprocessor
 LANES = 128  # instructions a cycle and multiprocessor, counted by threads
@@ -71,88 +70,130 @@ PARAMETERS = Parameters()
 
 # Verifying
 
+Job = tuple[Network | Recurrent | Transformer, int, int, dict]  # network, trials, seed, what else `propagate` is given
+NAMES = [*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"]
 
-def verified() -> list[tuple[Network, int, int]]:
-    """(network, trials, seed): every activation with each weight law and with biases; then the corner cases."""
+
+def verified() -> list[Job]:
+    """What must give the CPU's bits: of every family, every activation and option, and corner cases."""
+    return [*plain_networks(), *batches(), *recurrent_networks(), *transformers()]
+
+
+def plain_networks() -> list[Job]:
     laws = [
         {"weight_variance": 1.7}, {"weight_variance": 1.7, "bias_variance": 0.4}, {"initialiser": "orthogonal"},
         {"initialiser": "orthogonal", "weight_variance": 0.8, "bias_variance": 0.2},
     ]  # fmt: skip
-    names = [*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"]
-    jobs = [
-        (Network(6, 131, name, **law), 300, seed) for seed, (name, law) in enumerate(itertools.product(names, laws))
+    jobs: list[Job] = [
+        (Network(6, 131, name, **law), 300, seed, {}) for seed, (name, law) in enumerate(itertools.product(NAMES, laws))
     ]
     jobs += [
-        (Network(4, width, "tanh", "xavier", input_width=7), 1000, 2**63 + width) for width in (1, 2, 3, 255, 1025)
+        (Network(4, width, "tanh", "xavier", input_width=7), 1000, 2**63 + width, {}) for width in (1, 2, 3, 255, 1025)
     ]
-    jobs += [(Network(40, 3, "relu", weight_variance=variance), 500, 1) for variance in (1e-12, 1e12)]
-    jobs += [(Network(3, 2, "relu", "he"), 300_000, 2)]  # more than pass through at a time; many are born dead
-    return [*jobs, (Network(5_000, 64, "tanh", weight_variance=1.2), 40, 3)]
+    jobs += [(Network(40, 3, "relu", weight_variance=variance), 500, 1, {}) for variance in (1e-12, 1e12)]
+    jobs += [(Network(3, 2, "relu", "he"), 300_000, 2, {})]  # more than pass through at a time; many are born dead
+    return [*jobs, (Network(5_000, 64, "tanh", weight_variance=1.2), 40, 3, {})]
 
 
-def verified_batches() -> list[tuple[Network, int, int, str]]:
-    """(network, trials, seed, loss gradient) with batches, norms and skips: every activation, norm, skip and law; corner cases."""
+def batches() -> list[Job]:
     laws = [{"weight_variance": 1.7}, {"initialiser": "orthogonal"}]
-    norms = [{}] + [
+    norms: list[dict] = [{}]
+    norms += [
         {"normalisation": norm, "norm_position": place}
-        for norm in ("batch", "batch_inference", "layer", "rms")
-        for place in ("pre", "post")
+        for norm, place in itertools.product(("batch", "batch_inference", "layer", "rms"), ("pre", "post"))
     ]
-    skips = [{}] + [
-        {"residual": skip, "residual_scale": 0.7} for skip in ("preactivation", "postactivation", "two_weights")
+    skips: list[dict] = [{}]
+    skips += [{"residual": skip, "residual_scale": 0.7} for skip in ("preactivation", "postactivation", "two_weights")]
+    jobs: list[Job] = [
+        (Network(4, width, "tanh", batch_size=size, input_correlation=0.3, **law, **norm, **skip), 50, size, {})
+        for (width, size), law, norm, skip in itertools.product([(37, 3), (131, 40)], laws, norms, skips)
     ]
-    shapes = [(37, 3), (131, 40)]
-    jobs: list[tuple[Network, int, int, str]] = [
+    jobs += [
         (
-            Network(4, width, "tanh", batch_size=size, input_correlation=0.3, **law, **norm, **skip),
-            50,
-            size,
-            "independent",
+            Network(3, 65, name, "xavier", bias_variance=0.2, batch_size=5, input_width=9),
+            100,
+            7,
+            {"loss_gradient": "shared"},
         )
-        for (width, size), law, norm, skip in itertools.product(shapes, laws, norms, skips)
+        for name in NAMES
     ]
-    jobs += [
-        (Network(3, 65, name, "xavier", bias_variance=0.2, batch_size=5, input_width=9), 100, 2**63, "shared")
-        for name in [*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"]
-    ]
-    jobs += [
-        (Network(5, 33, "relu", weight_variance=variance, batch_size=3), 50, 1, "independent")
-        for variance in (1e-12, 1e12)
-    ]
-    return [*jobs, (Network(1_000, 256, "tanh", "xavier", batch_size=32), 10, 2, "independent")]  # in segments
+    jobs += [(Network(5, 33, "relu", weight_variance=scale, batch_size=3), 50, 1, {}) for scale in (1e-12, 1e12)]
+    return [*jobs, (Network(1_000, 256, "tanh", "xavier", batch_size=32), 10, 2, {})]  # in segments
 
 
-def verified_transformers() -> list[tuple[Transformer, int, int]]:
-    """(transformer, trials, seed): every activation, norm and way to scale; shapes that fill no warp, and large ones."""
-    jobs = [
-        (Transformer(3, 40, heads=4, tokens=6, ffn_multiple=2, activation=name), 50, seed)
-        for seed, name in enumerate([*ACTIVATIONS, "leaky_relu(0.3)", "elu(0.5)"])
+def recurrent_networks() -> list[Job]:
+    cells, laws = ("tanh", "lstm", "gru"), ("lecun", "orthogonal", "pytorch")
+    jobs: list[Job] = [
+        (Recurrent(6, 45, name, "lecun", input_width=7), 200, seed, {}) for seed, name in enumerate(NAMES)
     ]
     jobs += [
-        (Transformer(2, 33, heads=3, tokens=tokens, ffn_multiple=multiple, activation="gelu", norm=norm), 40, 2**63)
+        (Recurrent(5, width, cell, law, initial_rms=0.8), 100, width, {})
+        for cell, law, width in itertools.product(cells, laws, (1, 33, 100))
+    ]
+    jobs += [(Recurrent(40, 64, cell, "pytorch", longest_memory=30), 100, 2**63, {}) for cell in ("lstm", "gru")]
+    return [*jobs, (Recurrent(500, 300, "tanh", "orthogonal", weight_variance=1.2), 5, 1, {})]
+
+
+def transformers() -> list[Job]:
+    jobs: list[Job] = [
+        (Transformer(3, 40, heads=4, tokens=6, ffn_multiple=2, activation=name), 50, seed, {})
+        for seed, name in enumerate(NAMES)
+    ]
+    jobs += [
+        (Transformer(2, 33, heads=3, tokens=tokens, ffn_multiple=multiple, activation="gelu", norm=norm), 40, 2**63, {})
         for tokens, multiple, norm in itertools.product((1, 5, 130), (0, 1), NORMS)
     ]
     jobs += [
-        (Transformer(3, 7, tokens=4, skip=False, norm="none", scaled_scores=False), 1000, 1),
-        (Transformer(3, 16, heads=2, tokens=5, token_correlation=1.0, query_variance=9.0), 200, 2),
-        (Transformer(24, 64, heads=4, norm="deepnorm"), 100, 3),
-        (Transformer(4, 512, heads=8, tokens=32, branch_scale=0.3), 10, 4),
+        (Transformer(3, 7, tokens=4, skip=False, norm="none", scaled_scores=False), 1000, 1, {}),
+        (Transformer(3, 16, heads=2, tokens=5, token_correlation=1.0, query_variance=9.0), 200, 2, {}),
+        (Transformer(24, 64, heads=4, norm="deepnorm"), 100, 3, {}),
+        (Transformer(4, 512, heads=8, tokens=32, branch_scale=0.3), 10, 4, {}),
     ]
     return jobs
 
 
+def trained() -> list[tuple[Network, dict]]:
+    """(network, what else `train` is given): every norm, skip, optimiser and activation, and networks that diverge."""
+    norms: list[dict] = [{}, *({"normalisation": norm, "batch_size": 8} for norm in ("batch", "layer", "rms"))]
+    skips: list[dict] = [{}, *({"residual": skip} for skip in ("preactivation", "postactivation", "two_weights"))]
+    jobs = [
+        (Network(3, 21, "tanh", "he", **norm, **skip), {"optimiser": optimiser})
+        for norm, skip, optimiser in itertools.product(norms, skips, ("sgd", "momentum", "adam"))
+    ]
+    jobs += [(Network(3, 64, name, "he", bias_variance=0.1), {"batch_size": 29}) for name in NAMES]
+    return [*jobs, (Network(3, 64, "relu", "he"), {"learning_rate": 1e9})]
+
+
+def examples(count: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random inputs, and labels that depend on them."""
+    inputs = np.random.default_rng(0).standard_normal((count, features)).astype(np.float32)
+    return inputs, (inputs[:, :3] > 0).sum(axis=1)
+
+
 def verify() -> int:
     """How many networks gave the CPU's bits; raises RuntimeError at the first job that did not."""
-    jobs = verified()
-    for network, trials, seed in jobs:
-        on_cpu, on_gpu = propagate(network, trials, seed), propagate(network, trials, seed, target="cuda")
-        for name in QUANTITIES:
-            expected, found = getattr(on_cpu, name), getattr(on_gpu, name)
-            if found.tobytes() != expected.tobytes():
-                differ = ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
-                worst = np.abs(found - expected)[differ].max()
-                raise RuntimeError(f"{network}: {differ.sum()} of {differ.size} in {name} differ, by up to {worst:.3g}")
-    return sum(trials for _, trials, _ in jobs)
+    count = 0
+    for network, trials, seed, options in verified():
+        on_cpu, on_gpu = (propagate(network, trials, seed, name, **options) for name in ("cpu", "cuda"))
+        assert_same(network, on_cpu, on_gpu)
+        count += trials
+    inputs, labels = examples(100, 12)
+    for network, options in trained():
+        given = {"learning_rate": 0.05, "epochs": 2, "batch_size": 8, "trials": 20} | options
+        assert_same(network, *(train(network, inputs, labels, target=name, **given) for name in ("cpu", "cuda")))
+        count += given["trials"]
+    return count
+
+
+def assert_same(network: object, on_cpu: object, on_gpu: object) -> None:
+    """RuntimeError unless all arrays of two results have the same bits."""
+    for name, expected in vars(on_cpu).items():
+        found = getattr(on_gpu, name)
+        if isinstance(expected, np.ndarray) and found.tobytes() != expected.tobytes():
+            differ = ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
+            raise RuntimeError(
+                f"{network}: {differ.sum()} of {differ.size} in {name} differ, by up to {np.abs(found - expected)[differ].max():.3g}"
+            )
 
 
 # Machine code
@@ -405,6 +446,53 @@ def by_torch(trials: int, width: int, depth: int) -> np.ndarray:
         return benchmark.by_torch(trials, width, depth)
 
 
+# networks of every other family, and how they are run: (trials, target)
+FAMILIES: dict[str, Callable] = {
+    title: functools.partial(lambda network, trials, name: propagate(network, trials, target=name), network)
+    for title, network in {
+        "32 inputs, batch norm, 50 layers of 256": Network(50, 256, "relu", "he", batch_size=32, normalisation="batch"),
+        "layer norm and skips, 100 layers of 256": Network(
+            100, 256, "gelu", "he", normalisation="layer", residual="preactivation"
+        ),
+        "tanh, 100 steps, width 128": Recurrent(100, 128, "tanh", "orthogonal"),
+        "LSTM, 100 steps, width 128": Recurrent(100, 128, "lstm", "pytorch"),
+        "transformer, 12 blocks of width 128": Transformer(12, 128, heads=4),
+    }.items()
+}
+
+
+def by_training(trials: int, name: str) -> object:
+    options = {"learning_rate": 0.01, "epochs": 2, "trials": trials, "target": name}
+    return train(Network(10, 64, "tanh", "xavier"), *examples(640, 64), **options)
+
+
+FAMILIES["20 steps of training 10 layers of 64"] = by_training
+
+
+def families(p: Parameters) -> list[dict]:
+    """Microseconds per network of every other family, and how many times as long the processor takes."""
+    rows = []
+    for title, program in FAMILIES.items():
+        runs, trials = {}, {}
+        for name in ("cuda", "cpu"):
+            trials[name] = fitting_trials(lambda count, *_, program=program, name=name: program(count, name), 0, 0, p)
+
+            def run(program=program, name=name, count=trials[name]):
+                begin = time.perf_counter()
+                program(count, name)
+                return np.array((time.perf_counter() - begin) / count * 1e6)
+
+            runs[name] = run
+        times = take_turns(runs, p.rounds)
+        rows.append({
+            "family": title, "trials": trials,
+            "microseconds": {name: spread(values) for name, values in times.items()},
+            "times": spread(times["cpu"] / times["cuda"]),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
 PROGRAMS: dict[str, tuple[str, Callable]] = {
     "cuda": ("propagate on the GPU", by_gpu),
     "cuda_kept": ("the same, results left there", by_gpu_kept),
@@ -519,16 +607,19 @@ def draw(document: dict) -> dict[str, str]:
     for row in document["programs"]:
         times = [f"{row['times'][name]['median']:,.3g}×" for name in names[1:]]
         program_rows.append([f"{row['width']}, {row['depth']}", f"{row['microseconds']['cuda']['median']:.3g}", *times])
+    family_rows = [["Networks", "µs a network", "the processor"]]
+    for row in document["families"]:
+        taken = f"{row['microseconds']['cuda']['median']:,.3g}"
+        family_rows.append([row["family"], taken, f"{row['times']['median']:,.3g}×"])
     m = document["made_with"]
     skipped = "; ".join(f"{name}: {why}" for name, why in m["left_out"].items()) or "nothing"
-    verified = (
-        f"{document['verified_networks']:,} networks, of every kind that has a kernel, were run on both first: the bits are those "
-        "of the CPU."
-    )
+    verified = f"{document['verified_networks']:,} networks, of every kind, were run on both first: the bits are those of the CPU."
     text = [
         f"Measured on {m['gpu']}, driver {m['driver']}, numba-cuda {m['numba-cuda']}, {m['date']}; left out: {skipped}. {verified}",
         "Time of one network of many, results on the host included, and how many times as long other programs take:",
         experiment.markdown_table(program_rows),
+        "The other families, and how many times as long all cores of the processor take:",
+        experiment.markdown_table(family_rows),
         "The kernels alone, by CUDA events, and how many times the floor: the time in which the card could at best issue their "
         "instructions, start their special functions or move their bytes.",
         experiment.markdown_table(kernel_rows),
@@ -586,6 +677,7 @@ def main() -> int:
         "verified_networks": count,
         "kernels": kernels(p),
         "programs": programs(p),
+        "families": families(p),
         "clocks_after": nvidia_smi("clocks.sm,clocks.mem,power.draw,temperature.gpu"),
     }
     experiment.write(RESULT, experiment.to_json(document) + "\n")

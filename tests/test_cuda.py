@@ -11,7 +11,7 @@ import sys
 import build
 import numpy as np
 import pytest
-from benchmark_cuda import ARCHITECTURES, assembled, verified
+from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
 
 from vgp_kernels import (
     ACTIVATIONS,
@@ -24,7 +24,7 @@ from vgp_kernels import (
     weight_gradients,
 )
 from vgp_kernels import cuda as target
-from vgp_kernels.cuda import blocks, compiling, plain
+from vgp_kernels.cuda import batches, blocks, compiling, plain, recurrent, transformers
 from vgp_kernels.propagate import takes_gpu
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
@@ -191,11 +191,17 @@ def test_the_checks_notice_contraction(monkeypatch, toolkit):
     assert assembled(ptx, "sm_80")[0] != assembled(ptx, "sm_80", contract=True)[0]
 
 
-def test_the_command_verifies_every_activation_and_law():
-    seen = {(network.activation, network.law, network.bias_variance > 0) for network, _, _ in verified()}
+def test_the_command_verifies_every_family_activation_and_law():
+    jobs = [network for network, *_ in verified()]
+    plain_jobs = [network for network in jobs if isinstance(network, Network) and network.is_plain]
     assert {
         (name, law, biases) for name in ACTIVATIONS for law in ("gaussian", "orthogonal") for biases in (False, True)
-    } <= seen
+    } <= {(network.activation, network.law, network.bias_variance > 0) for network in plain_jobs}
+    assert {target.room_of(network) for network in jobs} == {plain, batches, recurrent, transformers}
+    for room in (batches, transformers):
+        assert set(ACTIVATIONS) <= {network.activation for network in jobs if target.room_of(network) is room}
+    assert {*ACTIVATIONS, "lstm", "gru"} <= {network.cell for network in jobs if target.room_of(network) is recurrent}
+    assert set(ACTIVATIONS) <= {network.activation for network, _ in trained()}
 
 
 class OnDevice:

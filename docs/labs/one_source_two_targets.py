@@ -107,9 +107,38 @@ for word in ("add", "sub", "mul", "fma", "div", "rcp", "sqrt"):
 # | sums in another order | each network adds up its units in the order of the processor |
 # | `exp`, `log`, `erf` of another library | there is none |
 #
-# The tests read this off the PTX of every kernel, assemble it for three generations of cards, and run the kernels thread by
+# The tests read this off the PTX of the kernels, assemble it for three generations of cards, and run every kernel thread by
 # thread in Numba's simulator, where they must give the processor's bits.
 #
+# ## Many threads for one network
+#
+# A network of one input without norms or skips keeps eight sums, so one thread can have a network to itself. All others keep
+# long vectors, and so does training: there the threads of a block share a network. Two words in the source say how. `mine(n)`
+# deals the entries $0 \dots n-1$ out to the threads, and `together()` lets all of them wait for the last one. On a processor the first
+# is `range(n)` and the second is nothing:
+
+# %%
+from vgp_kernels import frames, lanes
+
+print(inspect.getsource(frames.combine.py_func))
+print(inspect.getsource(frames.dot.py_func))
+
+# %% [markdown]
+# A sum needs more: 32 partial sums, one for each thread of a warp, are added half to half. The processor keeps the same
+# 32 sums in its vector registers and adds them in the same order, so the bits agree, and both are faster than one sum after
+# another would be.
+
+# %%
+x, y = np.random.default_rng(0).standard_normal((2, 1000))
+partial = sum(x[i : i + lanes.WAYS] * y[i : i + lanes.WAYS] for i in range(0, 992, lanes.WAYS))
+while len(partial) > 1:
+    partial = partial[: len(partial) // 2] + partial[len(partial) // 2 :]
+total = partial[0]
+for i in range(992, 1000):
+    total += x[i] * y[i]
+print(total == frames.dot(x, y, 1000), total - x @ y)
+
+# %% [markdown]
 # ## Run it
 #
 # On a machine with an NVIDIA card, install `numba-cuda[cu13]`, or `numba-cuda[cu12]` if the
@@ -130,9 +159,8 @@ except RuntimeError as error:
 #
 #     python scripts/benchmark_cuda.py
 #
-# With `output="device"` the results stay on the card, for CuPy, PyTorch or JAX to take over. Networks with several inputs,
-# norms or skips, recurrent networks and transformers have no CUDA kernel: there `target="cuda"` says so, and
-# `target="auto"` takes the processor.
+# With `output="device"` the results stay on the card, for CuPy, PyTorch or JAX to take over. With `target="auto"` the card is
+# taken where there is one and the job is large enough to gain.
 #
 # ## Exercises
 #
