@@ -23,7 +23,7 @@ import numpy as np
 from IPython.display import HTML
 from numba import njit, types
 
-from vgp_kernels import Network, activation, propagate
+from vgp_kernels import Network, activation, frames, lanes, propagate
 from vgp_kernels import cuda as target
 from vgp_kernels.activations import value_and_slope
 from vgp_kernels.arithmetic import exp_and_expm1, quotient
@@ -118,8 +118,6 @@ for word in ("add", "sub", "mul", "fma", "div", "rcp", "sqrt"):
 # is `range(n)` and the second is nothing:
 
 # %%
-from vgp_kernels import frames, lanes
-
 print(inspect.getsource(frames.combine.py_func))
 print(inspect.getsource(frames.dot.py_func))
 
