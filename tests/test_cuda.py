@@ -4,7 +4,6 @@ import functools
 import math
 import os
 import pickle
-import re
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import build
 import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
+from gpu_code import assert_strict, strictly_assembled
 
 from vgp_kernels import (
     ACTIVATIONS,
@@ -30,14 +30,6 @@ from vgp_kernels.propagate import takes_gpu
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
 NAMES = [*sorted(ACTIVATIONS), "leaky_relu(0.3)"]
 PLAIN = Network(3, 4, "tanh", "xavier")
-
-
-@pytest.fixture(scope="module")
-def toolkit():
-    """numba-cuda with the parts of the CUDA toolkit, which is in the lock for Linux only."""
-    if not target.INSTALLED:
-        tell = pytest.fail if os.environ.get("VGP_REQUIRE_CUDA_TOOLKIT") == "1" else pytest.skip
-        tell("needs numba-cuda: pip install 'numba-cuda[cu13]' (Linux, Windows)")
 
 
 # The simulator: kernels run as Python, thread by thread; the scalar functions they call are compiled for the CPU
@@ -143,17 +135,6 @@ def forward_ptx(name, capability=(7, 5)):
     return compiling.ptx(plain.forward_kernel(name), plain.FORWARD, capability)
 
 
-def assert_strict(ptx):
-    """Nothing in the PTX but arithmetic that IEEE 754 defines, and nothing that the assembler may contract."""
-    floating = re.findall(
-        r"^\s+((?:add|sub|mul|fma|mad|div|rcp|sqrt|rsqrt|ex2|lg2|sin|cos|tanh)\.[\w.]*f(?:32|64))", ptx, re.M
-    )
-    assert len(floating) > 50
-    assert {re.sub(r"\.f(32|64)$", "", word) for word in floating} <= {
-        "add.rn", "sub.rn", "mul.rn", "fma.rn", "div.rn", "rcp.rn", "sqrt.rn"
-    }  # fmt: skip
-
-
 def assert_lean(figures, registers):
     assert figures["registers"] <= registers
     assert {figures[name] for name in ("stack", "spill_stores", "spill_loads")} == {0}
@@ -161,12 +142,8 @@ def assert_lean(figures, registers):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_way_forward_compiles_to_strict_code_without_spills(name, toolkit):
-    ptx = forward_ptx(name)
-    assert_strict(ptx)
     for architecture in ARCHITECTURES:
-        code, figures = assembled(ptx, architecture)
-        assert_lean(figures, 85)  # six blocks a multiprocessor
-        assert code == assembled(ptx, architecture, contract=True)[0], "the assembler found something to contract"
+        assert_lean(strictly_assembled(forward_ptx(name), architecture), 85)  # six blocks a multiprocessor
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -174,10 +151,7 @@ def test_all_kernels_compile_to_strict_code_without_spills(architecture, toolkit
     major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
     for kernel, signature in plain.sources("tanh"):
         ptx = compiling.ptx(kernel, signature, (major, minor))
-        assert_strict(ptx)
-        code, figures = assembled(ptx, architecture)
-        assert_lean(figures, 128)  # four blocks a multiprocessor
-        assert code == assembled(ptx, architecture, contract=True)[0]
+        assert_lean(strictly_assembled(ptx, architecture), 128)  # four blocks a multiprocessor
 
 
 def test_the_checks_notice_contraction(monkeypatch, toolkit):

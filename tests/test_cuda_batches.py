@@ -1,19 +1,13 @@
 """Networks with batches, norms and skips as a warp runs them: the CPU's bits, whichever lane is first, and the machine code."""
 
 import functools
-import os
-import pickle
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from benchmark_cuda import ARCHITECTURES, assembled
-from test_cuda import assert_strict, toolkit  # noqa: F401
+from benchmark_cuda import ARCHITECTURES
+from gpu_code import assert_same_bits, frames_of, simulated, strictly_assembled
 
 from vgp_kernels import Network, batch, propagate
 from vgp_kernels import cuda as target
@@ -22,20 +16,13 @@ from vgp_kernels.cuda import batches, blocks, compiling
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient", "correlation", "gradient_correlation")
 ALL = 2**27  # bytes kept for the way back: more than these networks need
 
-SIMULATE = """
-import pickle, sys
-import simulator
-simulator.BACKWARDS = sys.argv[3] == "backwards"
-simulator.interpret("frames", "normalisation", "batch", "cuda.batches")
+RUN = """
 from vgp_kernels import batch
-from vgp_kernels.cuda import batches, blocks
+from vgp_kernels.cuda import batches
 
-blocks.RESIDENT = 2, 2048  # blocks: fewer than networks
-results = []
-for network, trials, seed, loss, memory in pickle.load(open(sys.argv[1], "rb")):
+def run(network, trials, seed, loss, memory):
     batch.MEMORY = memory
-    results.append(batches.run(network, trials, seed, False, loss == "shared"))
-pickle.dump(results, open(sys.argv[2], "wb"))
+    return batches.run(network, trials, seed, False, loss == "shared")
 """
 
 
@@ -68,51 +55,29 @@ JOBS = {  # network, trials, seed, loss gradient, MEMORY
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def simulated(toolkit, tmp_path_factory):  # noqa: F811
-    """{order: {title: the five arrays}}, from processes whose numba-cuda simulates a GPU."""
-    folder = tmp_path_factory.mktemp("simulated")
-    (folder / "jobs").write_bytes(pickle.dumps(list(JOBS.values())))
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {
-        "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": path
-    }  # fmt: skip
-
-    def run(order):
-        command = [sys.executable, "-c", SIMULATE, str(folder / "jobs"), str(folder / order), order]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return dict(zip(JOBS, pickle.loads((folder / order).read_bytes()), strict=True))
-
-    orders = ("forwards", "backwards")
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(orders, pool.map(run, orders), strict=True))
+@pytest.fixture(scope="module", params=["forwards", "backwards"])
+def found(request, toolkit, tmp_path_factory):
+    rooms = ("frames", "normalisation", "batch", "cuda.batches")
+    return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 
-def assert_same(found, job, monkeypatch):
-    network, trials, seed, loss, memory = job
+@pytest.mark.parametrize("title", JOBS)
+def test_simulated_lanes_give_the_bits_of_the_cpu(title, found, monkeypatch):
+    network, trials, seed, loss, memory = JOBS[title]
     monkeypatch.setattr(batch, "MEMORY", memory)
-    flow = propagate(network, trials, seed, loss_gradient=loss)
-    for name, array in zip(QUANTITIES, found, strict=True):
-        expected = getattr(flow, name)
-        assert array.shape == expected.shape and array.dtype == expected.dtype
-        assert array.tobytes() == expected.tobytes(), f"{name}: {array - expected}"
-
-
-@pytest.mark.parametrize("order", ["forwards", "backwards"])
-@pytest.mark.parametrize("title", JOBS)
-def test_simulated_lanes_give_the_bits_of_the_cpu(title, order, simulated, monkeypatch):
-    assert_same(simulated[order][title], JOBS[title], monkeypatch)
+    expected = propagate(network, trials, seed, loss_gradient=loss)
+    assert_same_bits(expected, dict(zip(QUANTITIES, found[title], strict=True)))
 
 
 @pytest.mark.parametrize("title", JOBS)
-def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):  # noqa: F811
+def test_a_gpu_gives_the_bits_of_the_cpu(title, monkeypatch, toolkit):
     if lacking := target.missing():
         pytest.skip(lacking)
     network, trials, seed, loss, memory = JOBS[title]
     monkeypatch.setattr(batch, "MEMORY", memory)
     monkeypatch.setattr(blocks, "RESIDENT", (2, 2048))
-    assert_same(batches.run(network, trials, seed, False, loss == "shared"), JOBS[title], monkeypatch)
+    expected, flow = (propagate(network, trials, seed, name, loss_gradient=loss) for name in ("cpu", "cuda"))
+    assert_same_bits(expected, {name: getattr(flow, name) for name in QUANTITIES})
 
 
 # The compiler
@@ -132,33 +97,14 @@ def kernel_ptx(name, capability):
     return compiling.ptx(batches.network_kernel(name), batches.signature(), capability)
 
 
-def frames_of(ptx, architecture):
-    """{function: (bytes of stack, spill stores, spill loads)}, at the number of registers that the kernel may have."""
-    from cuda.core import Linker, LinkerOptions, ObjectCode
-
-    options = LinkerOptions(
-        arch=architecture, ptxas_options=["-v", "-fmad=false", f"-maxrregcount={batches.REGISTERS}"], verbose=True
-    )
-    text = re.sub(r"\.target sm_\w+", f".target {architecture}", ptx)
-    linker = Linker(ObjectCode.from_ptx(text.encode()), options=options)
-    linker.link("cubin")
-    found = re.findall(
-        r"Function properties for (\S+)\s.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
-        linker.get_info_log(), re.S,
-    )  # fmt: skip
-    return {name: tuple(map(int, figures)) for name, *figures in found}
-
-
 @pytest.mark.parametrize(
     ("name", "capability", "architecture"),
     [*[("tanh", (7, 5), architecture) for architecture in ARCHITECTURES], ("gelu", (9, 0), "sm_90")],
 )
-def test_the_kernel_compiles_to_strict_code_whose_loops_do_not_spill(name, capability, architecture, toolkit):  # noqa: F811
+def test_the_kernel_compiles_to_strict_code_whose_loops_do_not_spill(name, capability, architecture, toolkit):
     ptx = kernel_ptx(name, capability)
-    assert_strict(ptx)
-    code, _ = assembled(ptx, architecture)
-    assert code == assembled(ptx, architecture, contract=True)[0], "the assembler found something to contract"
-    frames = frames_of(ptx, architecture)
+    strictly_assembled(ptx, architecture)
+    frames = frames_of(ptx, architecture, batches.REGISTERS)
     for loop in LOOPS:
         ((stack, stores, loads),) = (
             figures for function, figures in frames.items() if re.match(rf"_ZN11vgp_kernels6?{loop}", function)
@@ -169,7 +115,7 @@ def test_the_kernel_compiles_to_strict_code_whose_loops_do_not_spill(name, capab
 
 
 @pytest.mark.parametrize("title", JOBS)
-def test_the_kernel_takes_what_it_is_given(title, toolkit):  # noqa: F811
+def test_the_kernel_takes_what_it_is_given(title, toolkit):
     network, _, _, loss, _ = JOBS[title]
     block, segment = batch.block_of(network, loss == "shared"), batch.segment_of(network)
     room = [np.empty((2, *shape), dtype) for _, shape, dtype in batches.room_of(block, segment)]

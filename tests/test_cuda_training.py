@@ -1,15 +1,11 @@
 """Training on GPUs without one: its bits under the simulator, lanes in either order, and its PTX and machine code."""
 
 import functools
-import os
-import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from benchmark_cuda import ARCHITECTURES, assembled
-from test_cuda import assert_strict, toolkit  # noqa: F401
+from benchmark_cuda import ARCHITECTURES
+from gpu_code import assert_same_bits, simulated, strictly_assembled
 
 from vgp_kernels import Network, train
 from vgp_kernels import cuda as target
@@ -53,66 +49,43 @@ JOBS = {
     "one that diverges": job(Network(3, 6, "relu", "he"), 3, learning_rate=1e12, epochs=2),
 }
 
-SIMULATE = """
-import pickle, sys
-import simulator
-simulator.BACKWARDS = sys.argv[3] == "backwards"
-simulator.interpret("products", "explicit", "training", "cuda.training")
+RUN = """
 from vgp_kernels import products
-from vgp_kernels.cuda import blocks, training
+from vgp_kernels.cuda import training
 from vgp_kernels.training import train
 
+training.MOST_LANES = 64
 products.multiply = products.multiply_in_lanes  # which of the two is the compiler's choice
 
-training.MOST_LANES = 64
-blocks.RESIDENT = 2, 2048
-results = []
-for network, inputs, labels, options in pickle.load(open(sys.argv[1], "rb")):
-    found = train(network, inputs, labels, target="cuda", **options)
-    results.append([getattr(found, name) for name in pickle.loads(bytes.fromhex(sys.argv[4]))])
-pickle.dump(results, open(sys.argv[2], "wb"))
+def run(network, inputs, labels, options):
+    return vars(train(network, inputs, labels, target="cuda", **options))
 """
 
 
 @pytest.fixture(scope="module", params=["forwards", "backwards"])
-def simulated(request, toolkit, tmp_path_factory):  # noqa: F811
-    """{title: the arrays}, from a process whose numba-cuda simulates a GPU, its lanes one after another in this order."""
-    folder = tmp_path_factory.mktemp(request.param)
-    (folder / "jobs").write_bytes(pickle.dumps(list(JOBS.values())))
-    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_OPT": "0", "PYTHONPATH": paths}
-    files = [str(folder / "jobs"), str(folder / "results")]
-    command = [sys.executable, "-c", SIMULATE, *files, request.param, pickle.dumps(QUANTITIES).hex()]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return dict(zip(JOBS, pickle.loads((folder / "results").read_bytes()), strict=True))
-
-
-def assert_same(expected, found):
-    for name, array in zip(QUANTITIES, found, strict=True):
-        wanted = getattr(expected, name)
-        assert array.shape == wanted.shape and array.dtype == wanted.dtype
-        assert array.tobytes() == wanted.tobytes(), f"{np.sum(array != wanted)} of {array.size} differ in {name}"
+def found(request, toolkit, tmp_path_factory):
+    rooms = ("products", "explicit", "training", "cuda.training")
+    return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 
 @pytest.mark.parametrize("title", JOBS)
-def test_simulated_lanes_give_the_bits_of_the_cpu(title, simulated):
+def test_simulated_lanes_give_the_bits_of_the_cpu(title, found):
     network, inputs, labels, options = JOBS[title]
-    assert_same(train(network, inputs, labels, **options), simulated[title])
+    assert_same_bits(train(network, inputs, labels, **options), {name: found[title][name] for name in QUANTITIES})
+
+
+def test_the_cases_reach_what_they_are_named_for(found):
+    assert np.isnan(found["one that diverges"]["batch_loss"]).any()
+    assert not np.isnan(found["more networks than blocks, ragged"]["test_loss"]).any()
 
 
 @pytest.mark.parametrize("title", JOBS)
-def test_a_gpu_gives_the_bits_of_the_cpu(title, toolkit):  # noqa: F811
+def test_a_gpu_gives_the_bits_of_the_cpu(title, toolkit):
     if lacking := target.missing():
         pytest.skip(lacking)
     network, inputs, labels, options = JOBS[title]
-    found = train(network, inputs, labels, target="cuda", **options)
-    assert_same(train(network, inputs, labels, **options), [getattr(found, name) for name in QUANTITIES])
-
-
-def test_the_cases_reach_what_they_are_named_for(simulated):
-    assert np.isnan(simulated["one that diverges"][0]).any()
-    assert not np.isnan(simulated["more networks than blocks, ragged"][3]).any()
+    expected, training = (train(network, inputs, labels, target=name, **options) for name in ("cpu", "cuda"))
+    assert_same_bits(expected, {name: getattr(training, name) for name in QUANTITIES})
 
 
 # The compiler
@@ -127,11 +100,9 @@ def kernel_ptx(name, capability):
     ("name", "capability", "architecture"),
     [*[("tanh", (7, 5), architecture) for architecture in ARCHITECTURES], ("gelu", (9, 0), "sm_90")],
 )
-def test_the_kernel_compiles_to_strict_code(name, capability, architecture, toolkit):  # noqa: F811
+def test_the_kernel_compiles_to_strict_code(name, capability, architecture, toolkit):
     ptx = kernel_ptx(name, capability)
-    assert_strict(ptx)
-    code, figures = assembled(ptx, architecture)
-    assert code == assembled(ptx, architecture, contract=True)[0], "the assembler found something to contract"
+    figures = strictly_assembled(ptx, architecture)
     assert figures["registers"] <= 255  # a block of 256 threads has a multiprocessor's
     assert figures["spill_stores"] == figures["spill_loads"] == 0
 
@@ -139,7 +110,7 @@ def test_the_kernel_compiles_to_strict_code(name, capability, architecture, tool
 # What it says when it cannot run
 
 
-def test_without_a_gpu_the_target_says_what_is_missing(toolkit):  # noqa: F811
+def test_without_a_gpu_the_target_says_what_is_missing(toolkit):
     if target.missing() is None:
         pytest.skip("there is a GPU")
     network, inputs, labels, options = JOBS["rms norm after"]

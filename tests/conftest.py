@@ -1,0 +1,15 @@
+"""What tests of several files ask for."""
+
+import os
+
+import pytest
+
+from vgp_kernels import cuda
+
+
+@pytest.fixture(scope="session")
+def toolkit():
+    """numba-cuda with the parts of the CUDA toolkit, which is in the lock for Linux only."""
+    if not cuda.INSTALLED:
+        tell = pytest.fail if os.environ.get("VGP_REQUIRE_CUDA_TOOLKIT") == "1" else pytest.skip
+        tell("needs numba-cuda: pip install 'numba-cuda[cu13]' (Linux, Windows)")
