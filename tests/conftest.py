@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from vgp_kernels import cuda
 
@@ -13,3 +14,10 @@ def toolkit():
     if not cuda.INSTALLED:
         tell = pytest.fail if os.environ.get("VGP_REQUIRE_CUDA_TOOLKIT") == "1" else pytest.skip
         tell("needs numba-cuda: pip install 'numba-cuda[cu13]' (Linux, Windows)")
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    """Of which there may be only one in a process."""
+    with sync_playwright() as started:
+        yield started

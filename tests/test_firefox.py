@@ -4,7 +4,6 @@ Playwright drives the system's Firefox by WebDriver BiDi, which needs neither a 
 """
 
 import pytest
-from playwright import sync_api
 from test_instruments import (  # noqa: F401  # tests and fixtures: pytest finds them by their names
     data,
     demo,
@@ -24,9 +23,8 @@ from test_instruments import (  # noqa: F401  # tests and fixtures: pytest finds
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(request):
     path = program("Firefox", "firefox-esr", "firefox")
-    with sync_api.sync_playwright() as playwright:
-        firefox = playwright.firefox.launch(channel="moz-firefox", executable_path=path)
-        yield firefox
-        firefox.close()
+    firefox = request.getfixturevalue("playwright").firefox.launch(channel="moz-firefox", executable_path=path)
+    yield firefox
+    firefox.close()

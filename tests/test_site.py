@@ -16,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from matplotlib.image import imread
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -160,14 +160,13 @@ def test_every_formula_is_typeset(pages):
 
 
 @pytest.fixture(scope="session")
-def browser(site):
+def browser(site, request):
     if CHROMIUM is None:
         tell = pytest.fail if os.environ.get("VGP_REQUIRE_BROWSER") == "1" else pytest.skip
         tell("no Chromium to test the site with; get it with: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+    browser = request.getfixturevalue("playwright").chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    yield browser
+    browser.close()
 
 
 class Visit:
