@@ -14,7 +14,7 @@ import types
 
 import numba
 import numpy as np
-from numba import cuda, njit
+from numba import njit
 from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext, FakeCUDADevice
 
@@ -84,8 +84,6 @@ def run_block(manager, grid_point, *arguments):
         raise next((failure[0] for failure in failures if "different barriers" not in str(failure[0])), failures[0][0])
 
 
-compile_kernel = cuda.jit  # its one option that the simulator does not know is for the assembler
-cuda.jit = lambda *types, max_registers=None, **options: compile_kernel(*types, **options)
 simulator.BlockThread.syncthreads = syncthreads
 simulator.BlockManager.run = run_block
 FakeCUDADevice.MULTIPROCESSOR_COUNT = FakeCUDAContext.MULTIPROCESSOR_COUNT = 1

@@ -30,7 +30,6 @@ from vgp_kernels.randomness import u32
 if INSTALLED:
     from numba import cuda
 
-REGISTERS = 128  # of a lane: sixteen networks on a multiprocessor
 DTYPES = {"rank": np.int64, "scales": np.int64, "slope": np.float32}  # and of all exponents int64; of others float64
 
 
@@ -102,7 +101,7 @@ def signature() -> Any:
 def kernel(name: str, capability: tuple[int, int]):
     """The kernel of this activation for the GPUs of this compute capability."""
     with compiling():
-        return cuda.jit(signature(), max_registers=REGISTERS)(network_kernel(name))
+        return cuda.jit(signature())(network_kernel(name))
 
 
 def run(network: Network, trials: int, seed: int, on_device: bool, shared_loss: bool) -> list[Any]:

@@ -30,7 +30,7 @@ from vgp_kernels.randomness import u32
 if INSTALLED:
     from numba import cuda
 
-LANES, REGISTERS = 128, 128  # of a block, and of a lane: four blocks a multiprocessor, then
+LANES = 128  # of a block
 WORD, LONG = types.uint32, types.int64
 
 
@@ -77,7 +77,7 @@ def signature() -> Any:
 def kernel(name: str, capability: tuple[int, int]):
     """The kernel of this activation for the GPUs of this compute capability."""
     with compiling():
-        return cuda.jit(signature(), max_registers=REGISTERS)(transformer_kernel(name))
+        return cuda.jit(signature())(transformer_kernel(name))
 
 
 def run(network: Transformer, trials: int, seed: int, on_device: bool) -> list[Any]:
