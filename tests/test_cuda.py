@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import build
+import numba
 import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
@@ -21,10 +22,11 @@ from vgp_kernels import (
     Weights,
     initial_weights,
     propagate,
+    train,
     weight_gradients,
 )
 from vgp_kernels import cuda as target
-from vgp_kernels.cuda import batches, blocks, compiling, plain, recurrent, transformers
+from vgp_kernels.cuda import batches, blocks, compiling, plain, recurrent, training, transformers
 from vgp_kernels.propagate import takes_gpu
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
@@ -274,6 +276,29 @@ def test_propagate_names_what_a_gpu_has_found(network, monkeypatch, toolkit):
         if name:
             assert getattr(flow, name).shape == getattr(expected, name).shape
             assert (getattr(flow, name) == i).all()
+
+
+@pytest.mark.parametrize("network", [*FAMILIES, Network(2, 3, "tanh", "orthogonal")], ids=str)
+def test_kernels_take_what_they_are_given(network, monkeypatch, toolkit):
+    """A GPU would say so otherwise: the types of what a kernel is started with are those of its signature."""
+    jobs = []
+    room = training if isinstance(network, Network) and network.is_plain else target.room_of(network)
+    monkeypatch.setattr(
+        blocks, "run", lambda job, trials, _: jobs.append(job) or [np.zeros((trials, *s)) for s in job.outputs]
+    )
+    monkeypatch.setattr(target, "missing", lambda: None)
+    if room is training:
+        train(network, np.eye(3), [0, 1, 0], learning_rate=0.1, epochs=1, batch_size=2, target="cuda")
+        signature = training.TRAIN
+    else:
+        propagate(network, 1, target="cuda")
+        signature = room.signature()
+    (job,) = jobs
+    arrays = [np.empty((2, *shape)) for shape in job.outputs] + [
+        np.empty((2, *shape), kind) for shape, kind in job.room
+    ]
+    given = [np.uint32(0), 0, *job.arguments, *arrays]
+    assert [numba.typeof(value) for value in given] == [*signature.args]
 
 
 def test_lanes_are_a_power_of_two():

@@ -91,8 +91,9 @@ def job_of(task: Task) -> blocks.Job:
         functools.partial(kernel, network.activation),
         blocks.lanes_for(tiles, MOST_LANES),
         (
-            task.size, *plan, layout, variances_of(network, plan), network.bias_variance, task.law, task.optimiser, f32(task.rate),
-            task.epochs, task.inputs, task.labels, task.test_inputs, task.test_labels,
+            task.size, plan.depth, plan.width, u32(plan.residual), u32(plan.normalisation), plan.norm_after, plan.residual_scale,
+            plan.table, layout, variances_of(network, plan), network.bias_variance, u32(task.law), u32(task.optimiser),
+            f32(task.rate), task.epochs, task.inputs, task.labels, task.test_inputs, task.test_labels,
             u32(task.seed & 0xFFFFFFFF), u32(task.seed >> 32),
         ),
         task.results,

@@ -125,14 +125,15 @@
       measured.slice(0, DRAWN).forEach((one) => drawing.line(one.map((x, layer) => [layer, x]), "measured"));
       drawing.line(predicted.map((x, layer) => [layer, x]), "predicted");
 
-      // the factor per layer over the lower half, where the signal has settled
-      const half = Math.floor(state.depth / 2);
-      const factor = Math.exp((theory.logGradient[0] - theory.logGradient[half]) / half || 0), decades = predicted[0];
+      // the factor per layer over the lower half, where the signal has settled; with skips it is another in the upper half
+      const half = Math.floor(state.depth / 2), logs = theory.logGradient, decades = predicted[0];
+      const rate = (logs[0] - logs[half]) / half || 0, factor = Math.exp(rate);
+      const steady = Math.abs(logs[half] / (state.depth - half) - rate) < Math.abs(rate) / 5;
       const vanishes = decades < -1.5, explodes = decades > 1.5;
       const layersPer = significant(Math.LN2 / Math.abs(Math.log(factor)), 2);
       const word = vanishes ? "It vanishes" : explodes ? "It explodes" : "Healthy";
       const pace = Math.abs(Math.log(factor)) < 1e-3 ? "It changes more slowly than exponentially."
-        : `Each ${unit} multiplies the gradient by ${significant(factor, 3)}: it ${factor < 1 ? "halves" : "doubles"} in ${layersPer} ${unit}s.`;
+        : `${steady ? "Each" : "In the lower half each"} ${unit} multiplies the gradient by ${significant(factor, 3)}: it ${factor < 1 ? "halves" : "doubles"} in ${layersPer} ${unit}s.`;
       const total = decades <= 0 ? `${state.depth} ${unit}s leave ${times(decades)} of it.` : `${state.depth} ${unit}s multiply it by ${times(decades)}.`;
       const middle = sorted[0].length ? quantile(sorted[0], 0.5) : null;
       const kind = vanishes ? "vanishes" : explodes ? "explodes" : "healthy", count = trials(state);
