@@ -170,7 +170,7 @@ def part_of(array, start, *shape):
 SIMULATED = types.ModuleType("vgp_kernels.lanes")
 for name, value in {
     "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True, "on_gpu": None,
-    "lanes": lambda: this()._manager._block_dim[0], "lane_of_warp": lambda: lane() % 32,
+    "lane_of_warp": lambda: lane() % 32,
     "prefer_wide_vectors": lambda: None, "compile_once": lambda: None, "row": lambda array, index: array[index],
     "part": lambda array, start, shape: part_of(array, start, *shape), "address": lambda array: array,
     **dict.fromkeys(("floats", "float_matrix", "doubles", "double_matrix", "integers"), part_of),

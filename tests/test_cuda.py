@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
-from gpu_code import assert_strict, strictly_assembled
+from gpu_code import assert_same_bits, assert_strict, strictly_assembled
 
 from vgp_kernels import (
     ACTIVATIONS,
@@ -98,11 +98,7 @@ def simulated(toolkit, tmp_path_factory):
 @pytest.mark.parametrize("title", JOBS)
 def test_simulated_threads_give_the_bits_of_the_cpu(title, simulated):
     network, trials, seed, _, _ = JOBS[title]
-    flow = propagate(network, trials, seed)
-    for name, found in zip(QUANTITIES, simulated[title], strict=True):
-        expected = getattr(flow, name)
-        assert found.shape == expected.shape and found.dtype == np.float64
-        assert found.tobytes() == expected.tobytes(), f"{np.sum(found != expected)} of {found.size} differ in {name}"
+    assert_same_bits(propagate(network, trials, seed), dict(zip(QUANTITIES, simulated[title], strict=True)))
 
 
 @pytest.mark.parametrize("title", JOBS)

@@ -310,21 +310,9 @@ def wide(room, which):
 
 
 @njit(inline="always", **STRICT)
-def turned_wide(room):
-    tokens, n = room.layout.tokens, room.layout.width
-    return part(room.double, room.layout.wide + TURNED_WIDE * tokens * n, (n, tokens))
-
-
-@njit(inline="always", **STRICT)
 def deep(room, which):
     tokens, inside = room.layout.tokens, room.layout.inside
     return part(room.double, room.layout.deep + which * tokens * inside, (tokens, inside))
-
-
-@njit(inline="always", **STRICT)
-def turned_deep(room):
-    tokens, inside = room.layout.tokens, room.layout.inside
-    return part(room.double, room.layout.deep + TURNED_DEEP * tokens * inside, (inside, tokens))
 
 
 @njit(inline="always", **STRICT)
@@ -334,9 +322,9 @@ def of_head(room, which):
 
 
 @njit(inline="always", **STRICT)
-def turned_head(room):
-    tokens, size = room.layout.tokens, room.layout.head
-    return part(room.double, room.layout.of_head + TURNED_HEAD * tokens * size, (size, tokens))
+def on_its_side(matrix):
+    """The memory of a matrix, for one of its transposed shape."""
+    return part(flat(matrix), 0, (matrix.shape[1], matrix.shape[0]))
 
 
 @njit(inline="always", **STRICT)
@@ -529,8 +517,8 @@ def mix(heads, scale, room):
         take_head(wide(room, Q), head, own_q)
         take_head(wide(room, K), head, own_k)
         take_head(wide(room, V), head, own_v)
-        transpose(own_k, turned_head(room))
-        multiply(own_q, turned_head(room), a)
+        transpose(own_k, on_its_side(of_head(room, TURNED_HEAD)))
+        multiply(own_q, on_its_side(of_head(room, TURNED_HEAD)), a)
         softmax(a, scale)
         multiply(a, own_v, mixed)
         put_head(mixed, head, wide(room, MIX))
@@ -549,11 +537,11 @@ def back_through_mixing(heads, scale, room):
         take_head(wide(room, K), head, own_k)
         take_head(wide(room, V), head, own_v)
         take_head(wide(room, OF_MIX), head, own_g)
-        transpose(own_k, turned_head(room))
-        multiply(own_q, turned_head(room), a)
+        transpose(own_k, on_its_side(of_head(room, TURNED_HEAD)))
+        multiply(own_q, on_its_side(of_head(room, TURNED_HEAD)), a)
         softmax(a, scale)
-        transpose(own_v, turned_head(room))
-        multiply(own_g, turned_head(room), of_a)
+        transpose(own_v, on_its_side(of_head(room, TURNED_HEAD)))
+        multiply(own_g, on_its_side(of_head(room, TURNED_HEAD)), of_a)
         transpose(a, turned_a)
         multiply(turned_a, own_g, own_v)
         put_head(own_v, head, wide(room, OF_V))
@@ -652,13 +640,21 @@ def back_through_attention(block, rules, room):
     """∂E/∂u, and the sizes of the gradients of the four matrices."""
     compile_once()
     n, of_u, of_branch, other = room.layout.width, wide(room, OF_U), wide(room, BRANCH), wide(room, TOTAL)
-    put(sizes_of(room), 3, log_norm_of_product(wide(room, MIX), of_branch, turned_wide(room), strip(room)))
+    put(
+        sizes_of(room),
+        3,
+        log_norm_of_product(wide(room, MIX), of_branch, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
+    )
     transpose(weights(room, block, 3), turned(room, n, n))
     multiply(of_branch, turned(room, n, n), wide(room, OF_MIX))
     back_through_mixing(rules.heads, rules.score_scale, room)
     for index in range(3):
         of_own = wide(room, OF_Q + index)
-        put(sizes_of(room), index, log_norm_of_product(wide(room, U), of_own, turned_wide(room), strip(room)))
+        put(
+            sizes_of(room),
+            index,
+            log_norm_of_product(wide(room, U), of_own, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
+        )
         transpose(weights(room, block, index), turned(room, n, n))
         multiply(of_own, turned(room, n, n), other)
         combine(1.0, other, 1.0 if index > 0 else 0.0, of_u if index > 0 else other, of_u)
@@ -670,14 +666,18 @@ def back_through_feed_forward(block, room):
     compile_once()
     n, inside = room.layout.width, room.layout.inside
     inner, slope, of_inner, of_branch = deep(room, INNER), deep(room, SLOPE), deep(room, OF_INNER), wide(room, BRANCH)
-    put(sizes_of(room), 5, log_norm_of_product(inner, of_branch, turned_deep(room), strip(room)))
+    put(sizes_of(room), 5, log_norm_of_product(inner, of_branch, on_its_side(deep(room, TURNED_DEEP)), strip(room)))
     transpose(weights(room, block, 5), turned(room, n, inside))
     multiply(of_branch, turned(room, n, inside), of_inner)
     for i in rows_of_warp(len(slope)):
         for j in columns_of_lane(inside):
             of_inner[i, j] *= slope[i, j]
     together()
-    put(sizes_of(room), 4, log_norm_of_product(wide(room, U), of_inner, turned_wide(room), strip(room)))
+    put(
+        sizes_of(room),
+        4,
+        log_norm_of_product(wide(room, U), of_inner, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
+    )
     transpose(weights(room, block, 4), turned(room, inside, n))
     multiply(of_inner, turned(room, inside, n), wide(room, OF_U))
 

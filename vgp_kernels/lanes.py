@@ -68,7 +68,7 @@ shared = intrinsic(
         lambda context, builder, signature, arguments: ir.IntType(1)(on_gpu(context)),
     )
 )
-lane, lanes, lane_of_warp = number(0, "tid.x"), number(1, "ntid.x"), number(0, "laneid")
+lane, lane_of_warp = number(0, "tid.x"), number(0, "laneid")
 # LLVM uses half of AVX-512's width unless told otherwise. llvmlite's own `add` knows no attributes with a value; the set
 # it derives from takes any.
 prefer_wide_vectors = statement(cpu=lambda builder: set.add(builder.function.attributes, '"prefer-vector-width"="512"'))

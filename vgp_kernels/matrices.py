@@ -4,49 +4,17 @@ Sums run in one fixed order over whole rows, which vectorises without reordering
 Several lanes may share the work, see `lanes`; all that is written is then for all of them to read.
 """
 
-import functools
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 
 from vgp_kernels.arithmetic import ONE, STRICT, f32, f64, fma
-from vgp_kernels.cpu import SOURCES
 from vgp_kernels.frames import dot
 from vgp_kernels.lanes import WAYS, columns_of_lane, compile_once, flat, mine, put, row, rows_of_warp, shared, together
 from vgp_kernels.randomness import four_uniforms, two_pairs, u32
 
 u64 = np.uint64
-
-
-class Maker:
-    """Makes the random numbers of one trial: float32 arrays, keyed by purpose and part under the seed."""
-
-    def __init__(self, trial: int, seed: int) -> None:
-        self.key = u32(trial), u32(seed & 0xFFFFFFFF), u32(seed >> 32)
-
-    def normals(self, shape: tuple[int, ...], purpose: np.uint32, part: int = 0) -> np.ndarray:
-        """Independent N(0, 1)."""
-        out = np.empty(math.prod(shape), np.float32)
-        fill_function()(out, u32(part), purpose, self.key)
-        return out.reshape(shape)
-
-
-@functools.cache
-def fill_function(sources: str = SOURCES):
-    """The kernel that fills a vector with independent N(0, 1)."""
-
-    @njit(
-        types.void(types.float32[::1], types.uint32, types.uint32, types.UniTuple(types.uint32, 3)),
-        cache=True,
-        nogil=True,
-        **STRICT,
-    )
-    def fill(out, part, purpose, key):
-        sources  # noqa: B018  # in the cache's key
-        fill_with(out, False, ONE, part, purpose, key)
-
-    return fill
 
 
 @njit(forceinline=True, **STRICT)
@@ -163,14 +131,6 @@ def add_to_entries(rows, factors, out):
 
 
 @njit(**STRICT)
-def product(a, b):
-    """A B."""
-    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    multiply(a, b, out)
-    return out
-
-
-@njit(**STRICT)
 def multiply(a, b, out):
     """out ← A B: every entry is one chain of fused multiply-adds, in the order of A's columns."""
     compile_once()
@@ -251,7 +211,7 @@ def multiply_entries(a, b, out):
 
 @njit(**STRICT)
 def draw_normals(out, scale, start, purpose, trial, seed_low, seed_high):
-    """out ← scale times the normals start, start + 1, … of part 0 of this purpose; see `Maker.normals`."""
+    """out ← scale times the normals start, start + 1, … of part 0 of this purpose; as `fill_with` counts them."""
     compile_once()
     whole, last = (start + 3) // 4, (start + out.size) // 4
     for block in mine(max(last - whole, 0)):
@@ -268,14 +228,6 @@ def draw_normals(out, scale, start, purpose, trial, seed_low, seed_high):
 
 
 @njit(**STRICT)
-def transposed(a):
-    """Aᵀ, row by row in memory."""
-    out = np.empty((a.shape[1], a.shape[0]), a.dtype)
-    transpose(a, out)
-    return out
-
-
-@njit(**STRICT)
 def transpose(a, out):
     """out ← Aᵀ."""
     compile_once()
@@ -284,12 +236,3 @@ def transpose(a, out):
         for j in columns_of_lane(a.shape[1]):
             out[j, i] = a[i, j]
     together()
-
-
-@njit(**STRICT)
-def sum_of_squares(x):
-    """Σ x², in float64."""
-    total = 0.0
-    for value in x.flat:
-        total = fma(np.float64(value), np.float64(value), total)
-    return total

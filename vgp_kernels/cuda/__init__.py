@@ -24,7 +24,9 @@ def room_of(job: object) -> Any:
     """The module with `cost` and `run` for such networks, or for a task of `train`."""
     if isinstance(job, Network):
         return plain if job.is_plain else batches
-    return {Recurrent: recurrent, Transformer: transformers}.get(type(job), training)
+    if isinstance(job, Recurrent):
+        return recurrent
+    return transformers if isinstance(job, Transformer) else training
 
 
 def wanted(job: object, trials: int, target: str) -> bool:
