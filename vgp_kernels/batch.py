@@ -23,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import njit, typeof, types
+from numba.extending import register_jitable
 
 from vgp_kernels import normalisation
 from vgp_kernels.activations import activation, value_and_slope
@@ -141,16 +142,14 @@ class Key(NamedTuple):
     seed_high: np.uint32
 
 
-# Arrays are handed in: neither this function counts references to them nor do those that it calls. With one input, counting
-# took a fifth of the time.
-BORROWING = STRICT | {"_nrt": False}
 ACTIVATE = types.void(types.int64, types.float64[:, ::1], types.int64, types.float64[::1], types.float32[:, ::1])
 NUMBA_TYPES = {int: types.int64, float: types.float64, bool: types.boolean, np.uint32: types.uint32}
 BLOCK = types.NamedTuple([NUMBA_TYPES[kind] for kind in Block.__annotations__.values()], Block)
-ROWS = types.float64[:, ::1]
-RUN = types.void(
-    types.FunctionType(ACTIVATE), BLOCK, types.int64, types.uint32, types.uint32, types.uint32, ROWS, ROWS, ROWS, ROWS, ROWS
-)  # fmt: skip
+
+
+def run_signature(room):
+    rows, word = types.float64[:, ::1], types.uint32
+    return types.void(types.FunctionType(ACTIVATE), BLOCK, types.int64, word, word, word, room, *[rows] * 5)
 
 
 @njit(inline="always", **STRICT)
@@ -444,7 +443,7 @@ def again(apply, block, which, segment, key, room):
         block_forward(apply, block, which * segment + at + 1, key, x, exponents, room.kept, at, room.work)
 
 
-@njit(**BORROWING)
+@njit(**STRICT)
 def take_network(
     apply, block, segment, key, room, log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation
 ):  # fmt: skip
@@ -479,12 +478,12 @@ def take_network(
         put(gradient_correlation, layer, mean_cosine(x, batch_size, n, work.rest))
 
 
-@njit(**STRICT)
+@register_jitable
 def shapes(block, segment):
     """The room that a network needs."""
     depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
     widest = (max(width, input_width) + 3) // 4 * 4  # whole groups of normals
-    weights, segments = weights_of(block), (depth + segment - 1) // segment
+    weights, segments = 2 if block.first and block.second else 1, (depth + segment - 1) // segment
     rank, both_ranks = min(batch_size, widest), min(2 * batch_size, widest)
     normed = widest if block.norm_place != NOWHERE else 1
     kept = Kept(
@@ -501,15 +500,11 @@ def shapes(block, segment):
     )  # fmt: skip
 
 
-@njit(**STRICT)
-def take_networks(
-    apply, block, segment, seed_low, seed_high, first_trial,
-    log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
-):  # fmt: skip
-    """Take networks forward and back, one after another."""
-    of = shapes(block, segment)
+@register_jitable
+def room_of(of):
+    """Room of these shapes."""
     kept, work = of.kept, of.work
-    room = Room(
+    return Room(
         Kept(
             np.empty(kept.q), np.empty(kept.y), np.empty(kept.r), np.empty(kept.rank, np.int64),
             np.empty(kept.exponents, np.int64), np.empty(kept.slope, np.float32), np.empty(kept.normalised),
@@ -522,6 +517,14 @@ def take_networks(
         ),
         np.empty(of.x), np.empty(of.exponents, np.int64), np.empty(of.starts), np.empty(of.start_exponents, np.int64),
     )  # fmt: skip
+
+
+@njit(**STRICT)
+def take_networks(
+    apply, block, segment, seed_low, seed_high, first_trial, room,
+    log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+):  # fmt: skip
+    """Take networks forward and back, one after another."""
     for trial in range(len(log_signal)):
         take_network(
             apply, block, segment, Key(u32(first_trial + u32(trial)), seed_low, seed_high), room, row(log_signal, trial),
@@ -533,15 +536,16 @@ def take_networks(
 @functools.cache
 def network_function(sources: str = SOURCES):
     """The kernel of networks of every kind."""
+    room = typeof(room_of(shapes(block_of(Network(1, 1, "linear", "xavier"), False), 1)))
 
-    @njit(RUN, cache=True, nogil=True, **STRICT)
+    @njit(run_signature(room), cache=True, nogil=True, **STRICT)
     def run_networks(
-        apply, block, segment, seed_low, seed_high, first_trial,
+        apply, block, segment, seed_low, seed_high, first_trial, room,
         log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
     ):  # fmt: skip
         sources  # noqa: B018  # in the cache's key
         take_networks(
-            apply, block, segment, seed_low, seed_high, first_trial,
+            apply, block, segment, seed_low, seed_high, first_trial, room,
             log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
         )  # fmt: skip
 
@@ -587,14 +591,9 @@ def run(
 
     def run_from(first: int) -> None:
         run_networks(
-            apply,
-            block,
-            segment,
-            seed_low,
-            seed_high,
-            u32(first),
+            apply, block, segment, seed_low, seed_high, u32(first), room_of(shapes(block, segment)),
             *(output[first : first + per_task] for output in outputs),
-        )
+        )  # fmt: skip
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(run_from, range(0, trials, per_task)):

@@ -14,6 +14,9 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.cpu import CPUContext
+from numba.core.errors import LoweringError
+from numba.core.targetconfig import ConfigStack
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -24,7 +27,14 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def on_gpu(context):
-    return type(context).__name__ == "CUDATargetContext"
+    """Whether code is made for a GPU; RuntimeError if that cannot be told."""
+    if isinstance(context, CPUContext):
+        return False
+    if type(context).__name__ != "CUDATargetContext":  # without numba-cuda there is no such class
+        raise RuntimeError(
+            f"code for an unknown target: {type(context).__name__}; known: CPUContext, CUDATargetContext"
+        )
+    return True
 
 
 def statement(cpu=None, gpu=None):
@@ -117,6 +127,22 @@ def put(array, index, value):
     together()
 
 
+def uncounted(generate):
+    """What makes an address or a view to which no reference is counted: only for code that makes no arrays of its own.
+
+    Numba frees an array after the last use of its name, whatever addresses and views are left of it.
+    """
+
+    def checked(context, builder, signature, arguments):
+        if not on_gpu(context) and ConfigStack.top_or_none().nrt:
+            raise LoweringError(
+                "addresses and uncounted views are for kernels that make no arrays: compile with **STRICT"
+            )
+        return generate(context, builder, signature, arguments)
+
+    return checked
+
+
 @intrinsic
 def row(typing_context, array, index):
     """array[index] of a C-contiguous array, without counting a reference to it: that would cost more than many a loop."""
@@ -130,7 +156,7 @@ def row(typing_context, array, index):
         populate_array(part, at, shape[1:], strides[1:], whole.itemsize, None)
         return part._getvalue()
 
-    return view(array, types.int64), generate
+    return view(array, types.int64), uncounted(generate)
 
 
 @intrinsic
@@ -144,7 +170,7 @@ def flat(typing_context, array):
         populate_array(all_of_it, whole.data, [whole.nitems], [whole.itemsize], whole.itemsize, None)
         return all_of_it._getvalue()
 
-    return view(array), generate
+    return view(array), uncounted(generate)
 
 
 @intrinsic
@@ -162,7 +188,7 @@ def part(typing_context, array, start, shape):
         populate_array(cut, at, lengths, strides, whole.itemsize, None)
         return cut._getvalue()
 
-    return view(array, types.int64, types.UniTuple(types.int64, len(shape))), generate
+    return view(array, types.int64, types.UniTuple(types.int64, len(shape))), uncounted(generate)
 
 
 @intrinsic
@@ -172,7 +198,7 @@ def address(typing_context, array):
     def generate(context, builder, signature, arguments):
         return builder.ptrtoint(context.make_array(array)(context, builder, arguments[0]).data, I64)
 
-    return types.int64(array), generate
+    return types.int64(array), uncounted(generate)
 
 
 def in_memory(number, dimensions):

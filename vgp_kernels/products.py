@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 
 from vgp_kernels.arithmetic import STRICT, ZERO, fma
 from vgp_kernels.lanes import (
+    I32,
     address,
     columns_of_lane,
     compile_once,
@@ -32,42 +33,63 @@ LANES = 16  # float32 columns of a tile
 ROWS = 8 if llvm.get_host_cpu_features().get("avx512f") else 4
 
 
-def tile_product(rows: int):
+def tile_product(rows: int, whole: bool):
     """The product for a tile of `rows` × LANES entries of C, whose partial sums stay in registers.
 
-    Its arguments are addresses, steps in bytes and the number of terms.
+    Its arguments are addresses, steps in bytes, the number of terms and that of columns. A `whole` tile has LANES columns;
+    of another one, the columns that B and C do not have are neither read nor written.
     """
-    signature = types.void(*[types.int64] * 8)
+    signature = types.void(*[types.int64] * 9)
 
     @intrinsic
-    def multiply_tile(typing_context, a, a_row, a_step, b, b_step, c, c_row, terms):
+    def multiply_tile(typing_context, a, a_row, a_step, b, b_step, c, c_row, terms, columns):
         def generate(context, builder, _, arguments):
-            a, a_row, a_step, b, b_step, c, c_row, terms = arguments
+            a, a_row, a_step, b, b_step, c, c_row, terms, columns = arguments
             scalar, integer = ir.FloatType(), ir.IntType(64)
-            vector = ir.VectorType(scalar, LANES)
-            fused = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
-            )
+            vector, flags = ir.VectorType(scalar, LANES), ir.VectorType(ir.IntType(1), LANES)
+            pointer, alignment, zeros = vector.as_pointer(), I32(4), ir.Constant(vector, [0.0] * LANES)
+
+            def function(name, result, *parameters):
+                return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
+
+            fused = function(f"llvm.fma.v{LANES}f32", vector, vector, vector, vector)
             undefined = ir.Constant(vector, ir.Undefined)
-            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            everywhere = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
+            if not whole:
+                kinds = f"v{LANES}f32.p0v{LANES}f32"
+                read = function(f"llvm.masked.load.{kinds}", vector, pointer, I32, flags, vector)
+                write = function(f"llvm.masked.store.{kinds}", ir.VoidType(), vector, pointer, I32, flags)
+                numbers = ir.VectorType(I32, LANES)
+                count = builder.insert_element(numbers(ir.Undefined), builder.trunc(columns, I32), I32(0))
+                count = builder.shuffle_vector(count, numbers(ir.Undefined), everywhere)
+                present = builder.icmp_signed("<", ir.Constant(numbers, [*range(LANES)]), count)
 
             def at(address, step, count, kind):
                 moved = builder.add(address, builder.mul(step, count))
                 return builder.inttoptr(moved, kind.as_pointer())
 
-            sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES)) for _ in range(rows)]
+            def load(place):
+                return builder.load(place, align=4) if whole else builder.call(read, [place, alignment, present, zeros])
+
+            def store(value, place):
+                if whole:
+                    builder.store(value, place, align=4)
+                else:
+                    builder.call(write, [value, place, alignment, present])
+
+            sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(rows)]
             for total in sums:
-                builder.store(ir.Constant(vector, [0.0] * LANES), total)
+                builder.store(zeros, total)
             with cgutils.for_range(builder, terms) as loop:
-                row_of_b = builder.load(at(b, b_step, loop.index, vector), align=4)
+                row_of_b = load(at(b, b_step, loop.index, vector))
                 column_of_a = builder.add(a, builder.mul(a_step, loop.index))
                 for row, total in enumerate(sums):
-                    entry = builder.load(at(column_of_a, a_row, ir.Constant(integer, row), scalar), align=4)
-                    lane = builder.insert_element(undefined, entry, ir.Constant(ir.IntType(32), 0))
+                    entry = builder.load(at(column_of_a, a_row, integer(row), scalar), align=4)
+                    lane = builder.insert_element(undefined, entry, I32(0))
                     spread = builder.shuffle_vector(lane, undefined, everywhere)
                     builder.store(builder.call(fused, [spread, row_of_b, builder.load(total)]), total)
             for row, total in enumerate(sums):
-                builder.store(builder.load(total), at(c, c_row, ir.Constant(integer, row), vector), align=4)
+                store(builder.load(total), at(c, c_row, integer(row), vector))
             return context.get_dummy_value()
 
         return signature, generate
@@ -75,39 +97,28 @@ def tile_product(rows: int):
     return multiply_tile
 
 
-tall_tile, flat_tile = tile_product(ROWS), tile_product(1)
+tall_tile, flat_tile = tile_product(ROWS, True), tile_product(1, True)
+tall_rest, flat_rest = tile_product(ROWS, False), tile_product(1, False)
 
 
 @njit(nogil=True, **STRICT)
 def multiply_in_vectors(room, x, x_row, x_step, y, z, rows, terms, columns):
     compile_once()
-    whole = columns - columns % LANES
-    at_a, at_b, at_c, row = room + 4 * x, room + 4 * y, room + 4 * z, 4 * columns
-    multiply_whole(at_a, 4 * x_row, 4 * x_step, at_b, row, at_c, row, rows, terms, whole)
-    if whole < columns:
-        b, c = float_matrix(room, y, terms, columns), float_matrix(room, z, rows, columns)
-        last_b, last_c = np.zeros((terms, LANES), np.float32), np.empty((rows, LANES), np.float32)
-        for k in range(terms):
-            for j in range(columns - whole):
-                last_b[k, j] = b[k, whole + j]
-        at_b, at_c, row = address(last_b), address(last_c), 4 * LANES
-        multiply_whole(at_a, 4 * x_row, 4 * x_step, at_b, row, at_c, row, rows, terms, LANES)
-        for i in range(rows):
-            for j in range(columns - whole):
-                c[i, whole + j] = last_c[i, j]
-
-
-@njit(nogil=True, **STRICT)
-def multiply_whole(at_a, a_row, a_step, at_b, b_step, at_c, c_row, rows, terms, columns):
-    """The first columns of C = A B, a multiple of LANES, from addresses and steps in bytes."""
-    compile_once()
     prefer_wide_vectors()
-    tiled = rows - rows % ROWS
-    for j in range(0, columns, LANES):
+    a, a_row, a_step, step = room + 4 * x, 4 * x_row, 4 * x_step, 4 * columns  # in bytes
+    whole, tiled = columns - columns % LANES, rows - rows % ROWS
+    for j in range(0, whole, LANES):
+        b, c = room + 4 * (y + j), room + 4 * (z + j)
         for i in range(0, tiled, ROWS):
-            tall_tile(at_a + i * a_row, a_row, a_step, at_b + 4 * j, b_step, at_c + i * c_row + 4 * j, c_row, terms)
+            tall_tile(a + i * a_row, a_row, a_step, b, step, c + i * step, step, terms, LANES)
         for i in range(tiled, rows):
-            flat_tile(at_a + i * a_row, a_row, a_step, at_b + 4 * j, b_step, at_c + i * c_row + 4 * j, c_row, terms)
+            flat_tile(a + i * a_row, a_row, a_step, b, step, c + i * step, step, terms, LANES)
+    if whole < columns:
+        b, c, rest = room + 4 * (y + whole), room + 4 * (z + whole), columns - whole
+        for i in range(0, tiled, ROWS):
+            tall_rest(a + i * a_row, a_row, a_step, b, step, c + i * step, step, terms, rest)
+        for i in range(tiled, rows):
+            flat_rest(a + i * a_row, a_row, a_step, b, step, c + i * step, step, terms, rest)
 
 
 @njit(**STRICT)

@@ -57,7 +57,8 @@ EMULATED = ("fma32", "fma64_emulated")
 FOR_VECTORISER = [*WIDE, *(f"{name}x4" for name in WIDE)]
 # Before Numba is imported: it must neither optimise for this machine nor call Intel's library of vector functions.
 ENVIRONMENT = {"NUMBA_OPT": "0", "NUMBA_DISABLE_INTEL_SVML": "1", "NUMBA_DEBUGINFO": "0"}
-
+# The entries make their arrays themselves: of the room that a page gives, nothing is freed but all at once
+OWN_ROOM = STRICT | {"_nrt": True}
 
 LANES = 4  # float32 lanes of WebAssembly's vectors
 
@@ -276,7 +277,7 @@ def propagate_blocks(
     )  # fmt: skip
     curves, of_weights = carray(out, (4, 1, layers)), carray(out, (4 * layers + weights * depth,))[4 * layers :]
     batch.take_networks(
-        activate, block, block.depth, seed_low, seed_high, trial,
+        activate, block, block.depth, seed_low, seed_high, trial, batch.room_of(batch.shapes(block, block.depth)),
         curves[0], curves[1], np.expand_dims(of_weights, 0), curves[2], curves[3],
     )  # fmt: skip
 
@@ -395,7 +396,7 @@ def compiled(entries) -> bytes:
 
 def translated(name, function, signature) -> str:
     """One C function in LLVM's language, fit for WebAssembly, with fused multiply-adds by name."""
-    compiled_here = cfunc(signature, **STRICT)(function if not hasattr(function, "py_func") else function.py_func)
+    compiled_here = cfunc(signature, **OWN_ROOM)(function if not hasattr(function, "py_func") else function.py_func)
     text = compiled_here.inspect_llvm().replace(compiled_here.native_name, name)
     text = re.sub(r"(?m)^target (datalayout|triple) = .*\n", "", text)
     text = re.sub(r"(?m)^\s*call void @NRT_(inc|dec)ref\(.*\n", "", text)  # nothing is freed but all at once
