@@ -4,8 +4,11 @@ import functools
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import build
 import numba
@@ -21,6 +24,7 @@ from vgp_kernels import (
     Transformer,
     Weights,
     initial_weights,
+    lanes,
     propagate,
     train,
     weight_gradients,
@@ -150,6 +154,41 @@ def test_all_kernels_compile_to_strict_code_without_spills(architecture, toolkit
     for kernel, signature in plain.sources("tanh"):
         ptx = compiling.ptx(kernel, signature, (major, minor))
         assert_lean(strictly_assembled(ptx, architecture), 128)  # four blocks a multiprocessor
+
+
+def test_gpus_that_compile_side_by_side_get_the_code_they_get_alone(toolkit):
+    targets = [(7, 5), (8, 0), (9, 0)] * 2
+    start = threading.Barrier(len(targets))
+
+    def compiled(capability):
+        start.wait()
+        return compiling.ptx(plain.run_back, plain.BACK, capability)
+
+    with ThreadPoolExecutor(len(targets)) as pool:
+        together = [*pool.map(compiled, targets)]
+    assert [unnumbered(text) for text in together] == [
+        unnumbered(compiling.ptx(plain.run_back, plain.BACK, capability)) for capability in targets
+    ]
+
+
+def unnumbered(ptx):
+    """Without functions' names, which count the functions of the process."""
+    return re.sub(r"_ZN\w+", "function", ptx)
+
+
+def test_functions_that_are_not_marked_as_convergent_are_an_error():
+    marked = compiling.all_convergent("define void @f(i32 %x) {\n}\ndefine i32 @g() {\n}\n")
+    assert re.findall(r"define .*", marked) == ["define void @f(i32 %x) convergent {", "define i32 @g() convergent {"]
+    with pytest.raises(RuntimeError, match="convergent"):
+        compiling.all_convergent("define void @f(i32 %x) {\n}\ndefine void @g(\n  i32 %x) {\n}\n")
+
+
+def test_code_for_an_unknown_target_is_an_error():
+    class CUDARenamedContext:
+        pass
+
+    with pytest.raises(RuntimeError, match="CUDARenamedContext"):
+        lanes.on_gpu(CUDARenamedContext())
 
 
 def test_the_checks_notice_contraction(monkeypatch, toolkit):

@@ -8,6 +8,7 @@ holds a barrier for all lanes of a block must not be moved into a branch that so
 
 import importlib.util
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from unittest import mock
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 if INSTALLED:
     from numba import cuda
+
+ONE_AT_A_TIME = threading.RLock()  # what is patched is patched for all threads, and each GPU compiles in its own
 
 
 @contextmanager
@@ -29,20 +32,27 @@ def compiling(capability: tuple[int, int] | None = None) -> Iterator[None]:
     from numba.cuda import dispatcher
     from numba.cuda.cudadrv import nvvm
 
-    compile_ir = nvvm.compile_ir
-
     def strict(modules: Any, **options: Any) -> bytes:
         modules = [modules] if isinstance(modules, str) else modules
-        return compile_ir(
-            [re.sub(r"^define .*\)", r"\g<0> convergent", text, flags=re.M) for text in modules], fma=False, **options
-        )
+        return compile_ir([all_convergent(text) for text in modules], fma=False, **options)
 
-    with ExitStack() as patches:
+    with ONE_AT_A_TIME, ExitStack() as patches:
+        compile_ir = nvvm.compile_ir
         patches.enter_context(mock.patch.object(nvvm, "compile_ir", strict))
         if capability is not None:
             device = SimpleNamespace(compute_capability=capability)
             patches.enter_context(mock.patch.object(dispatcher, "get_current_device", lambda: device))
         yield
+
+
+def all_convergent(text: str) -> str:
+    """LLVM's code with all functions that it defines marked as convergent."""
+    marked, count = re.subn(r"^define .*\)", r"\g<0> convergent", text, flags=re.M)
+    if count != text.count("\ndefine ") + text.startswith("define "):
+        raise RuntimeError(
+            "not every function could be marked as convergent: numba-cuda writes definitions in another way"
+        )
+    return marked
 
 
 def ptx(kernel: Callable, signature: Any, capability: tuple[int, int] = (9, 0)) -> str:
