@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from py_mini_racer import JSEvalException, MiniRacer
+import v8
+from py_mini_racer import JSEvalException
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCRIPT = (DOCS / "javascripts" / "gradient-reader.js").read_text()
@@ -14,7 +15,7 @@ SCRIPT = (DOCS / "javascripts" / "gradient-reader.js").read_text()
 
 @pytest.fixture(scope="module")
 def browser():
-    racer = MiniRacer()
+    racer = v8.start()
     racer.eval(SCRIPT)
     return racer
 
