@@ -1,6 +1,8 @@
 # `make help` lists what can be made. Needs Python ≥ 3.11.5 with pip, nothing else.
 PYTHON ?= python3
-BIN := .venv/bin
+# where the environment is made; another folder for another Python: make site PYTHON=python3.13 VENV=/tmp/on-3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
 # of results and check; TARGET=cuda: on NVIDIA GPUs what has a kernel for them, with the same results
 TARGET ?= cpu
 export UV_PYTHON_DOWNLOADS := never
@@ -10,34 +12,34 @@ export NO_MKDOCS_2_WARNING := 1
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
-serve: .venv/ready  ## set up, then show the site at http://127.0.0.1:8000/
+serve: $(VENV)/ready  ## set up, then show the site at http://127.0.0.1:8000/
 	$(BIN)/mkdocs serve
 
-test: .venv/ready  ## set up, then run the tests
+test: $(VENV)/ready  ## set up, then run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
-torch: .venv/ready  ## add PyTorch to the environment, then run the tests that compare with it
+torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -c 'import torch'
 	$(BIN)/python -m pytest tests/test_torch.py tests/test_torch_sequences.py tests/test_framework_lines.py
 
-site: .venv/ready  ## build the site into site/
+site: $(VENV)/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict
 
-results: .venv/ready  ## compute stale results, draw figures and tables
+results: $(VENV)/ready  ## compute stale results, draw figures and tables
 	$(BIN)/python scripts/build.py --target $(TARGET)
 
-check: .venv/ready  ## compute all results again and compare them with the committed ones
+check: $(VENV)/ready  ## compute all results again and compare them with the committed ones
 	$(BIN)/python scripts/build.py --check --target $(TARGET)
 
-lock: .venv/ready  ## resolve the requirements again
+lock: $(VENV)/ready  ## resolve the requirements again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header \
 	  --group dev pyproject.toml --output-file requirements.lock
 
-.venv/ready: requirements.lock pyproject.toml
+$(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	touch .venv/ready
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $(VENV)/ready
