@@ -1,14 +1,17 @@
-"""`python -m vgp_kernels`: what it prints, and how it refuses."""
+"""`vgp`, or `python -m vgp_kernels`: what it prints, and how it refuses."""
 
 import math
+import os
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels import ACTIVATIONS, Network, mean_field, propagate
 from vgp_kernels.__main__ import main
 
 
@@ -98,8 +101,44 @@ def test_bad_input_is_exit_code_2_and_a_message_that_names_it(command, options, 
     assert all(word in errors for word in words) and "Traceback" not in errors
 
 
+VGP = str(Path(sys.executable).with_name("vgp"))
+MODULE = (sys.executable, "-m", "vgp_kernels")
+
+
+def test_ctrl_c_is_one_line(command, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vgp_kernels.__main__.propagate", interrupted)
+    assert command("--initialiser xavier") == (130, "", "stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--initialiser", "xavier", "--depth", "3", "--trials", "5"]])
+def test_a_reader_that_leaves_early_is_no_error_to_write_about(options):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([VGP, *options], stdout=writer, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("start", [(VGP,), MODULE], ids=["console script", "module"])
+def test_help_describes_each_option_and_version_is_the_project_s(start):
+    shown = {
+        option: subprocess.run([*start, option], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+        for option in ("--help", "--version")
+    }
+    assert [(done.returncode, done.stderr) for done in shown.values()] == [(0, "")] * 2
+    usage, _, options = shown["--help"].stdout.partition("options:\n")
+    described = dict(re.findall(r"^  (?:-\w, )?(--[\w-]+)(?: [A-Z_]+)? {2,}(\w.*)$", options, re.M))
+    assert described.keys() == set(re.findall(r"\[(--[\w-]+)", usage)) | {"--help"} and len(described) == 10
+    assert all(name in described["--activation"] for name in ACTIVATIONS)
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert shown["--version"].stdout == f"{project['name']} {project['version']}\n"
+
+
 def test_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "vgp_kernels", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "theory beside measurement" in done.stdout and "--initialiser" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "vgp_kernels"], capture_output=True, text=True)
+    done = subprocess.run(MODULE, capture_output=True, text=True)
     assert done.returncode == 2 and "initialiser" in done.stderr

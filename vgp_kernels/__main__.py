@@ -1,26 +1,57 @@
-"""`python -m vgp_kernels`: theory beside measurement for one network."""
+"""`vgp`, or `python -m vgp_kernels`: theory beside measurement for one network."""
 
 import argparse
 import math
+import os
 import sys
+from importlib.metadata import version
 
 import numpy as np
 
-from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, propagate
 
 
 def main() -> int:
-    """Print the table; returns the exit code, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m vgp_kernels", description=__doc__)
-    parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--activation", default="sigmoid")
-    parser.add_argument("--initialiser")
-    parser.add_argument("--weight-variance", type=float)
-    parser.add_argument("--bias-variance", type=float, default=0.0)
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    """Print the table; returns the exit code: 2 for bad input, as a shell has it for Ctrl-C and for a reader that left."""
+    try:
+        try:
+            return show(parse())
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except (
+        BrokenPipeError
+    ):  # `vgp … | head -1`: what Python still holds back goes nowhere, or it would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vgp",
+        description="Theory beside measurement: the gradient norm of one fully connected network, layer by layer, "
+        "relative to a norm of 1 at the top.",
+        epilog="Give --initialiser or --weight-variance. Example: vgp --depth 50 --activation sigmoid --initialiser xavier",
+    )
+    option = parser.add_argument
+    option("--depth", type=int, default=50, help="number of layers (default: %(default)s)")
+    option("--width", type=int, default=256, help="units of each layer (default: %(default)s)")
+    option("--activation", default="sigmoid", help=f"{', '.join(ACTIVATIONS)} (default: %(default)s)")
+    option("--initialiser", help=f"the rule for the variance of the weights: {', '.join(INITIALISERS)}")
+    option("--weight-variance", type=float, help="or the variance itself, of a weight times the number of inputs")
+    option("--bias-variance", type=float, default=0.0, help="variance of a bias (default: %(default)s)")
+    option("--trials", type=int, default=1000, help="how many random networks are measured (default: %(default)s)")
+    option(
+        "--seed", type=int, default=0, help="which random networks: the same seed, the same bits (default: %(default)s)"
+    )
+    option("--version", action="version", version=f"vgp-kernels {version('vgp-kernels')}")
+    return parser.parse_args()
+
+
+def show(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
     try:
         network = Network(
             options.depth,
@@ -30,11 +61,10 @@ def main() -> int:
             options.weight_variance,
             options.bias_variance,
         )
-        flow = propagate(network, options.trials, options.seed)
+        flow, theory = propagate(network, options.trials, options.seed), mean_field(network)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    theory = mean_field(network)
     decades = flow.log_gradient / math.log(10)
     print(f"layer   log10 of the gradient norm: predicted   measured, mean of {flow.trials} networks")
     for layer in sorted({round(x) for x in np.linspace(0, network.depth, 9)}):
