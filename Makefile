@@ -5,18 +5,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # of results and check; TARGET=cuda: on NVIDIA GPUs what has a kernel for them, with the same results
 TARGET ?= cpu
+# what depends on Python and on the packages rather than on the numbers
+QUICK := $(addprefix tests/test_,project.py network.py command.py v8.py gradient_reader.py randomness.py)
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test torch site results check lock
+.PHONY: help serve test quick torch site results check lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
 serve: $(VENV)/ready  ## set up, then show the site at http://127.0.0.1:8000/
+	@echo "Building the site: a minute or two the first time, seconds after that; Ctrl-C ends it"
 	$(BIN)/mkdocs serve
 
 test: $(VENV)/ready  ## set up, then run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+quick: $(VENV)/ready  ## set up, then run the tests that take seconds, for another Python
+	$(BIN)/python -m pytest -q $(QUICK)
 
 torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -38,8 +44,10 @@ lock: $(VENV)/ready  ## resolve the requirements again
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12 ...")'
+	@echo "Setting up, once: an environment in $(VENV)/, with the packages of requirements.lock (a minute, by the network)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	touch $(VENV)/ready
+	@touch $(VENV)/ready
+	@echo "$(VENV)/ is set up; Python there: $(BIN)/python, the kernels on a terminal: $(BIN)/vgp --help"

@@ -13,7 +13,7 @@ def toolkit():
     """numba-cuda with the parts of the CUDA toolkit, which is in the lock for Linux only."""
     if not cuda.INSTALLED:
         tell = pytest.fail if os.environ.get("VGP_REQUIRE_CUDA_TOOLKIT") == "1" else pytest.skip
-        tell("needs numba-cuda: pip install 'numba-cuda[cu13]' (Linux, Windows)")
+        tell("needs numba-cuda: pip install 'numba-cuda[cu13]<0.31' 'numpy<2.5' (Linux, Windows)")
 
 
 @pytest.fixture(scope="session")

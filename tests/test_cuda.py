@@ -261,12 +261,19 @@ def test_results_for_a_gpu_are_not_computed_without_one(no_gpu, capsys):
     assert "--target cuda cannot run here: no NVIDIA" in capsys.readouterr().err
 
 
-def test_without_numba_cuda_the_target_says_how_to_get_it():
-    # a process that cannot find it, as where it is not installed
-    script = """
+# A process that cannot find it, as where it is not installed; and one whose NumPy lacks what it calls, as NumPy 2.5 does.
+ABSENT = """
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba_cuda" else find(name, *rest)
+"""
+UNUSABLE = "import numpy; del numpy.row_stack"
+
+
+@pytest.mark.parametrize("lacking", [ABSENT, UNUSABLE], ids=["absent", "beside NumPy 2.5"])
+def test_without_numba_cuda_the_target_says_how_to_get_it(lacking):
+    script = f"""
+{lacking}
 from vgp_kernels import Network, cuda, propagate
 network = Network(3, 4, "tanh", "xavier")
 assert propagate(network, 1, target="auto").trials == 1
@@ -279,8 +286,8 @@ except RuntimeError as error:
     assert done.returncode == 0, done.stderr
     for words in (
         "numba-cuda is not installed",
-        "pip install 'numba-cuda[cu13]'",
-        "'numba-cuda[cu12]'",
+        "pip install 'numba-cuda[cu13]<0.31' 'numpy<2.5'",
+        "'numba-cuda[cu12]<0.31'",
         "target='cpu'",
     ):
         assert words in done.stdout

@@ -70,16 +70,20 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(server) -> tuple[Path, str]:
     """The folder and the address of the site; a warning would fail the build."""
-    folder, address = server
+    build(*server)
+    return server
+
+
+def build(folder: Path, address: str, **environment: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
         cwd=ROOT,
-        env=os.environ | {"SITE_URL": address, "NO_MKDOCS_2_WARNING": "1"},
+        env=os.environ | {"SITE_URL": address, "NO_MKDOCS_2_WARNING": "1"} | environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, address
+    assert "Exception ignored" not in done.stderr, done.stderr
 
 
 # What needs no browser: the files
@@ -154,6 +158,40 @@ def test_every_formula_is_typeset(pages):
     raw = {name: re.findall(r"\\[(\[].*|\$\S[^$]*\$|\\[a-zA-Z]+\{.*", page.text)[:3] for name, page in pages.items()}
     assert {name: found for name, found in raw.items() if found} == {}
     assert pages["reference/notation/index.html"].formulas > 10
+
+
+def test_another_build_is_the_same_to_the_last_byte(site, tmp_path):
+    folder, address = site
+    build(tmp_path, address, LAB_CACHE="false")
+    one, other = (
+        {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        for top in (folder, tmp_path)
+    )
+    assert len(one) > 100 and one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+
+
+LAB = DOCS / "labs" / "one_source_two_targets.py"
+
+
+def test_the_lab_of_two_targets_shows_code_for_a_gpu(toolkit, site):
+    folder, _ = site
+    assert "fma.rn.f32" in (folder / "labs" / LAB.stem / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    ["import sys; sys.modules['numba_cuda'] = None", "import numpy; del numpy.row_stack"],
+    ids=["not installed", "beside NumPy 2.5"],
+)
+def test_the_lab_of_two_targets_says_what_it_lacks_and_goes_on(lacking):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{lacking}\nimport runpy; runpy.run_path({str(LAB)!r})"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is compiled for a graphics card here: numba-cuda is not installed" in done.stdout
+    assert "pip install 'numba-cuda[cu13]<0.31' 'numpy<2.5'" in done.stdout
+    assert done.stdout.rstrip().endswith("or take target='cpu'")
 
 
 # What needs one

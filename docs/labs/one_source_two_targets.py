@@ -71,7 +71,8 @@ if target.INSTALLED:
     array = types.Array(types.float32, 1, "C")
     ptx = compiling.ptx(slopes_kernel, types.void(array, array), capability=(9, 0))
 else:
-    ptx = f"// {target.missing()}"
+    ptx = ""
+    print(f"Nothing is compiled for a graphics card here: {target.missing()}")
 
 functions = exp_and_expm1, quotient, activation("tanh").kernel
 source = "\n".join(inspect.getsource(function.py_func) for function in functions)
@@ -80,7 +81,7 @@ lines = [
 ]
 columns = [
     f"<pre style='overflow:auto;max-height:36rem;font-size:smaller'><code>{escape(text)}</code></pre>"
-    for text in (source, "\n".join(lines))
+    for text in filter(None, (source, "\n".join(lines)))
 ]
 HTML(
     f"<div style='display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr))'>{''.join(columns)}</div>"
@@ -139,7 +140,7 @@ print(total == frames.dot(x, y, 1000), total - x @ y)
 # %% [markdown]
 # ## Run it
 #
-# On a machine with an NVIDIA card, install `numba-cuda[cu13]`, or `numba-cuda[cu12]` if the
+# On a machine with an NVIDIA card, `pip install '.[cuda]'` here, or `'.[cuda12]'` if the
 # [driver](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html) is older than 580, and add one
 # word:
 

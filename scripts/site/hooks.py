@@ -2,7 +2,10 @@
 
 import functools
 import logging
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,13 +31,28 @@ typesetter = functools.cache(mathjax.Typesetter)
 def on_startup(command, dirty):
     """Draw what is missing before the docs folder is watched; drawing it later would rebuild without end."""
     sys.path[:0] = PATHS  # MkDocs takes away what was added while it loaded this file
+    if changed := last_change():
+        os.environ.setdefault("SOURCE_DATE_EPOCH", changed)  # the date in the site map; MkDocs would take today's
+    log.info("Figures and tables are drawn that are missing or older than their results")
     build.draw_missing()
     instruments.write_data()
 
 
+def last_change() -> str:
+    """When the sources were last committed, in seconds since 1970; "" where there is no history."""
+    if shutil.which("git") is None:
+        return ""
+    done = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def on_config(config):
-    """Run the labs again when the kernels have changed: the plugin itself looks at nothing but the notebook."""
-    config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(notebooks.cache(ROOT / ".cache" / "labs"))
+    """Run the labs again when what they run on has changed: the plugin itself looks at nothing but the notebook."""
+    labs = config.plugins["mkdocs-jupyter"].config
+    folder = notebooks.cache(ROOT / ".cache" / "labs")
+    labs["cache_dir"] = str(folder)
+    if labs["include"] and not (labs["cache"] and folder.exists()):
+        log.info("The labs are run, which compiles kernels and takes a minute; next time only if something has changed")
 
 
 def on_page_content(html, page, config, files):

@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import json
+import logging
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from vgp_kernels import ACTIVATIONS, INITIALISERS, wasm
 from vgp_kernels.activations import Activation
 from vgp_kernels.moments import batch_moments
 
+log = logging.getLogger("mkdocs.hooks.site")
 SCRIPTS = experiment.ROOT / "docs" / "javascripts"
 DATA = SCRIPTS / "kernels.data.js"
 TAG = re.compile(r'<div class="instrument" data-instrument="(?P<name>[\w-]+)"></div>')
@@ -37,9 +39,12 @@ def sources() -> str:
 
 
 def write_data() -> None:
-    """Write what the scripts need to know from Python, if any of it may have changed: it takes half a minute."""
+    """Write what the scripts need to know from Python, if any of it may have changed."""
     digest = sources()
     if not DATA.exists() or f'"sources": "{digest}"' not in DATA.read_text():
+        log.info(
+            "The kernels are compiled for browsers, which takes half a minute or more; next time only if they have changed"
+        )
         experiment.write(DATA, f"var VGP_DATA = {json.dumps(data(digest), ensure_ascii=False, indent=0)}\n")
 
 
@@ -103,7 +108,12 @@ def batches(phi: Activation, size: int) -> dict:
 def engine() -> MiniRacer:
     """V8 with the instruments loaded, for their first states."""
     engine = v8.start()
-    for file in [DATA, SCRIPTS / "kernels.js", SCRIPTS / "instruments.js", *(SCRIPTS / "instruments").glob("*.js")]:
+    for file in [
+        DATA,
+        SCRIPTS / "kernels.js",
+        SCRIPTS / "instruments.js",
+        *sorted((SCRIPTS / "instruments").glob("*.js")),
+    ]:
         engine.eval(file.read_text() + "\n;0")
     engine.eval(f"var kernels = vgpKernels({{ ...VGP_DATA, bytes: new Uint8Array({list(module())}) }}); 0")
     return engine

@@ -119,7 +119,7 @@ def css_text(string: str) -> str:
 @functools.cache
 def subset(file: Path, characters: frozenset[str]) -> bytes:
     """The font as WOFF2 with those of the characters that it has; whole if it has none."""
-    font = TTFont(file)
+    font = TTFont(file, recalcTimestamp=False)
     if used := font.getBestCmap().keys() & set(map(ord, characters)):
         # without hints, and without a table of FontForge's own
         subsetter = Subsetter(Options(hinting=False, drop_tables=[*Options().drop_tables, "FFTM"]))

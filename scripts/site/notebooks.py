@@ -4,6 +4,8 @@ import hashlib
 import posixpath
 import re
 import shutil
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import experiment
@@ -18,6 +20,7 @@ DROPPED = [
     r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>',
     r'<div class="clipboard-copy-txt".*?</div>',
     r'<a class="anchor-link".*?</a>',
+    r' id="cell-id=[^"]*"',  # drawn at random
 ]
 
 
@@ -71,8 +74,9 @@ def resolve_links(content: str, lab, files) -> tuple[str, list[str]]:
 
 
 def cache(folder: Path) -> Path:
-    """The subfolder for labs that ran with the kernels as they are now; what other kernels left is removed."""
-    forms = [[path.stem, experiment.kernel_form(path)] for path in sorted(experiment.KERNELS.glob("*.py"))]
+    """The subfolder for labs that ran with the kernels, the Python and the packages as they are now; others are removed."""
+    forms = [[path.stem, experiment.kernel_form(path)] for path in sorted(experiment.KERNELS.rglob("*.py"))]
+    forms += [sys.version, sorted((package.name, package.version) for package in distributions())]
     current = folder / hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
     for old in folder.glob("*"):
         if old != current:
@@ -85,4 +89,7 @@ def write_downloads(docs: Path, site: Path) -> None:
     for lab in sorted((docs / "labs").glob("*.py")):
         target = site / "labs" / f"{lab.stem}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
-        jupytext.write(jupytext.read(lab), target)
+        notebook = jupytext.read(lab)
+        for number, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{number}"  # otherwise drawn at random
+        jupytext.write(notebook, target)

@@ -43,8 +43,9 @@ def missing() -> str | None:
     """What the CUDA target lacks here and how to get it; None if it can run."""
     if not INSTALLED:
         return (
-            "numba-cuda is not installed; get it with: pip install 'numba-cuda[cu13]' (NVIDIA drivers from 580 on) "
-            "or pip install 'numba-cuda[cu12]' (from 525 on)"
+            "numba-cuda is not installed, or not beside a NumPy that it can work with; get both with: "
+            "pip install 'numba-cuda[cu13]<0.31' 'numpy<2.5' (NVIDIA drivers from 580 on) "
+            "or pip install 'numba-cuda[cu12]<0.31' 'numpy<2.5' (from 525 on)"
         )
     try:
         count = len(cuda.gpus)

@@ -15,7 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+import numpy as np
+
+# numba-cuda 0.30 calls np.row_stack, which NumPy 2.5 no longer has
+INSTALLED = importlib.util.find_spec("numba_cuda") is not None and hasattr(np, "row_stack")
 if INSTALLED:
     from numba import cuda
 
