@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import build
 import numba
@@ -267,10 +268,11 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "numba_cuda" else find(name, *rest)
 """
-UNUSABLE = "import numpy; del numpy.row_stack"
+UNUSABLE = "import numba.np.arrayobj, numpy; del numpy.row_stack; numpy.__all__.remove('row_stack')"
+without_numba_cuda = pytest.mark.parametrize("lacking", [ABSENT, UNUSABLE], ids=["not installed", "beside NumPy 2.5"])
 
 
-@pytest.mark.parametrize("lacking", [ABSENT, UNUSABLE], ids=["absent", "beside NumPy 2.5"])
+@without_numba_cuda
 def test_without_numba_cuda_the_target_says_how_to_get_it(lacking):
     script = f"""
 {lacking}
@@ -291,6 +293,16 @@ except RuntimeError as error:
         "target='cpu'",
     ):
         assert words in done.stdout
+
+
+@without_numba_cuda
+def test_without_numba_cuda_the_lab_says_so_and_goes_on(lacking):
+    lab = Path(__file__).resolve().parent.parent / "docs" / "labs" / "one_source_two_targets.py"
+    script = f"{lacking}\nimport runpy; runpy.run_path({str(lab)!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is compiled for a graphics card here: numba-cuda is not installed" in done.stdout
+    assert done.stdout.count("pip install 'numba-cuda[cu13]<0.31' 'numpy<2.5'") == 2  # where it is compiled, and run
 
 
 # Every family
