@@ -121,7 +121,7 @@ def test_a_reader_that_leaves_early_is_no_error_to_write_about(options):
         done = subprocess.run([VGP, *options], stdout=writer, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert done.stderr == "" and done.returncode in (0, 141)  # 0: argparse itself looks away, where nothing is buffered
 
 
 @pytest.mark.parametrize("start", [(VGP,), MODULE], ids=["console script", "module"])
@@ -132,7 +132,7 @@ def test_help_describes_each_option_and_version_is_the_project_s(start):
     }
     assert [(done.returncode, done.stderr) for done in shown.values()] == [(0, "")] * 2
     usage, _, options = shown["--help"].stdout.partition("options:\n")
-    described = dict(re.findall(r"^  (?:-\w, )?(--[\w-]+)(?: [A-Z_]+)? {2,}(\w.*)$", options, re.M))
+    described = dict(re.findall(r"^  (?:-\w, )?(--[\w-]+)(?: [A-Z_]+)?\s{2,}(\w.*)$", options, re.M))
     assert described.keys() == set(re.findall(r"\[(--[\w-]+)", usage)) | {"--help"} and len(described) == 10
     assert all(name in described["--activation"] for name in ACTIVATIONS)
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
