@@ -43,6 +43,18 @@ def test_lock_has_a_hash_for_each_requirement_and_no_address():
     assert [part for part in requirements if "==" not in part or "--hash=sha256:" not in part] == []
 
 
+def test_the_python_that_deploys_and_the_oldest_are_among_those_that_are_tried():
+    tried = re.search(r"^for version in ([\d. ]+); do$", (ROOT / ".ci" / "run").read_text(), re.M)[1].split()
+    deploys = re.search(r'python-version: "([\d.]+)"', (ROOT / ".github" / "workflows" / "site.yml").read_text())[1]
+    oldest = re.search(r'requires-python = ">=(\d+\.\d+)', (ROOT / "pyproject.toml").read_text())[1]
+    assert {deploys, oldest} <= set(tried)
+
+
+def test_one_numpy_for_all_pythons_is_one_that_numba_cuda_can_work_with():
+    versions = re.findall(r"^numpy==(\d+)\.(\d+)", (ROOT / "requirements.lock").read_text(), re.M)
+    assert versions and all((int(major), int(minor)) < (2, 5) for major, minor in versions)  # 2.5 has no row_stack
+
+
 def test_every_file_the_readme_names_exists():
     text = (ROOT / "README.md").read_text()
     named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"^    ([a-z_]+/[\w./]*)", text, re.M)
