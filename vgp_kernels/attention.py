@@ -15,7 +15,7 @@ from numba import njit, types
 
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, exp64, f32, f64, fma, log64
-from vgp_kernels.cpu import SOURCES
+from vgp_kernels.cache import cached
 from vgp_kernels.frames import dot_by_warp, fill, sum_by_warp, sum_of
 from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, put, row, rows_of_warp, together
 from vgp_kernels.matrices import draw_normals, multiply, transpose
@@ -773,27 +773,25 @@ def activate(name, z, slope):
 
 
 @functools.cache
-def activate_function(name: str, sources: str = SOURCES):
+def activate_function(name: str):
     """The kernel of `activate`."""
     apply = njit(inline="always", **STRICT)(activate)
 
-    @njit(ACTIVATE, cache=True, nogil=True, **STRICT)
+    @cached(ACTIVATE, nogil=True, **STRICT)
     def run(z, slope):
-        sources  # noqa: B018  # in the cache's key
         apply(name, z, slope)
 
     return run
 
 
 @functools.cache
-def transformer_function(sources: str = SOURCES):
+def transformer_function():
     """The kernel that draws one transformer and takes it forward and back."""
 
-    @njit(RUN, cache=True, nogil=True, **STRICT)
+    @cached(RUN, nogil=True, **STRICT)
     def run(
         activate, rules, trial, seed_low, seed_high, room, signal, gradient, weight_gradient, of_matrices, residual
     ):
-        sources  # noqa: B018  # in the cache's key
         run_transformer(
             activate, rules, trial, seed_low, seed_high, room,
             signal, gradient, weight_gradient, of_matrices, residual,
@@ -803,12 +801,11 @@ def transformer_function(sources: str = SOURCES):
 
 
 @functools.cache
-def draw_function(sources: str = SOURCES):
+def draw_function():
     """The kernel that draws one transformer."""
 
-    @njit(types.void(RULES, WORD, WORD, WORD, ROOM), cache=True, nogil=True, **STRICT)
+    @cached(types.void(RULES, WORD, WORD, WORD, ROOM), nogil=True, **STRICT)
     def draw_all(rules, trial, seed_low, seed_high, room):
-        sources  # noqa: B018  # in the cache's key
         draw_ends(rules, trial, seed_low, seed_high, room)
         for block in range(room.layout.blocks):
             draw_block(block, rules, trial, seed_low, seed_high, room)

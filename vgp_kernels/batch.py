@@ -29,7 +29,8 @@ from numba.extending import register_jitable
 from vgp_kernels import normalisation
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import STRICT, f32, f64, log64, power_of_two
-from vgp_kernels.cpu import SOURCES, named
+from vgp_kernels.cache import cached
+from vgp_kernels.cpu import named
 from vgp_kernels.frames import (
     NO_EXPONENT,
     ROUNDING,
@@ -170,14 +171,13 @@ def apply_activation(name, u, n, factors, slope):
 
 
 @functools.cache
-def activation_function(name: str, sources: str = SOURCES):
+def activation_function(name: str):
     """The kernel of the activation of this name."""
 
-    @njit(ACTIVATE, cache=True, nogil=True, **STRICT)
+    @cached(ACTIVATE, nogil=True, **STRICT)
     @named(name)
     def apply(activation, u, n, factors, slope):
         prefer_wide_vectors()
-        sources  # noqa: B018  # in the cache's key
         apply_activation(name, u, n, factors, slope)
 
     return apply
@@ -534,16 +534,15 @@ def take_networks(
 
 
 @functools.cache
-def network_function(sources: str = SOURCES):
+def network_function():
     """The kernel of networks of every kind."""
     room = typeof(room_of(shapes(block_of(Network(1, 1, "linear", "xavier"), False), 1)))
 
-    @njit(run_signature(room), cache=True, nogil=True, **STRICT)
+    @cached(run_signature(room), nogil=True, **STRICT)
     def run_networks(
         apply, block, segment, seed_low, seed_high, first_trial, room,
         log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
     ):  # fmt: skip
-        sources  # noqa: B018  # in the cache's key
         take_networks(
             apply, block, segment, seed_low, seed_high, first_trial, room,
             log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,

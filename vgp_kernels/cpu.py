@@ -5,16 +5,15 @@ bit. Units are summed in float32 over CHUNK pairs and the chunks in float64; wha
 """
 
 import functools
-import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numba import njit, types
 
 from vgp_kernels.activations import activation
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, log64
+from vgp_kernels.cache import cached
 from vgp_kernels.lanes import prefer_wide_vectors
 from vgp_kernels.network import Network
 from vgp_kernels.randomness import BIASES, normal_pair, u32, words
@@ -44,10 +43,6 @@ VECTOR = 16  # float32 lanes of the widest registers
 MOST_LANES = 4 * VECTOR  # enough independent work to hide the latency of the arithmetic
 DEEP = 16_384  # from here on blocks are one vector wide, so that the sums of all layers fit in memory
 CHUNK = 64  # unit pairs
-
-# Numba's cache looks at a function's own file only. Each compiled function closes over this digest of all files of the
-# package, which is part of its key in the cache.
-SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 LAYER = types.void(
@@ -104,14 +99,13 @@ def add_up_layer(
 
 
 @functools.cache
-def layer_function(name: str, separate_bias: bool, sources: str = SOURCES):
+def layer_function(name: str, separate_bias: bool):
     """The kernel of one layer for the activation of this name."""
 
-    @njit(LAYER, cache=True, nogil=True, **STRICT)
+    @cached(LAYER, nogil=True, **STRICT)
     @named(name, separate_bias)
     def sum_layer(activation, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums):
         prefer_wide_vectors()
-        sources  # noqa: B018  # in the cache's key
         add_up_layer(
             name, separate_bias, width, scale, bias_scale, seed_low, seed_high, first_trial, layer, partial, sums
         )
@@ -214,17 +208,16 @@ def take_block(
 
 
 @functools.cache
-def block_function(sources: str = SOURCES):
+def block_function():
     """The kernel of a block of networks."""
 
-    @njit(BLOCK, cache=True, nogil=True, **STRICT)
+    @cached(BLOCK, nogil=True, **STRICT)
     def run_block(
         sum_layer, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
         orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
         sums, of_layers, exponents, single, double,
     ):  # fmt: skip
         prefer_wide_vectors()
-        sources  # noqa: B018  # in the cache's key
         take_block(
             sum_layer, 0, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
             orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient,

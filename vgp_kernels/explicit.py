@@ -21,7 +21,8 @@ from numba import njit, types
 
 from vgp_kernels.activations import value_and_slope
 from vgp_kernels.arithmetic import HALF, ONE, STRICT, ZERO, exp_and_expm1, f32, f64, fma, log64
-from vgp_kernels.cpu import SOURCES, named
+from vgp_kernels.cache import cached
+from vgp_kernels.cpu import named
 from vgp_kernels.initialisers import INITIALISERS
 from vgp_kernels.lanes import (
     address,
@@ -113,14 +114,13 @@ BACKWARD = types.void(PLAN, WORKSPACE, types.int64, f8_1)
 DRAW = types.void(PLAN, f4_1, f8_1, types.float64, types.int64, types.uint32, types.uint32, types.uint32, HAAR)
 
 
-def activation_source(name: str, sources: str = SOURCES):
+def activation_source(name: str):
     """(h, d) = (φ(z), φ′(z)) of n numbers; the loop vectorises only if no two of the arrays are one."""
 
     @named(name)
     def activate(room, z, h, d, n):
         compile_once()
         prefer_wide_vectors()
-        sources  # noqa: B018  # in the cache's key
         of, value, slope = floats(room, z, n), floats(room, h, n), floats(room, d, n)
         for i in mine(n):
             value[i], slope[i] = value_and_slope(name, of[i])
@@ -132,7 +132,7 @@ def activation_source(name: str, sources: str = SOURCES):
 @functools.cache
 def activate_function(name: str):
     """The kernel of an activation."""
-    return njit(ACTIVATE, cache=True, nogil=True, **STRICT)(activation_source(name))
+    return cached(ACTIVATE, nogil=True, **STRICT)(activation_source(name))
 
 
 # Layers. `room` is an address; x, y, z, ... say where in it matrices begin
@@ -439,12 +439,11 @@ def forward(activate, plan, work, rows, training):
 
 
 @functools.cache
-def forward_function(sources: str = SOURCES):
+def forward_function():
     """The kernel that takes a batch forward."""
 
-    @njit(FORWARD, cache=True, nogil=True, **STRICT)
+    @cached(FORWARD, nogil=True, **STRICT)
     def forward_kernel(activate, plan, work, rows, training):
-        sources  # noqa: B018  # in the cache's key
         forward(activate, plan, work, rows, training)
 
     return forward_kernel
@@ -546,12 +545,11 @@ def loss_of(plan, work, labels, rows):
 
 
 @functools.cache
-def backward_function(sources: str = SOURCES):
+def backward_function():
     """The kernel that takes the loss's gradient back."""
 
-    @njit(BACKWARD, cache=True, nogil=True, **STRICT)
+    @cached(BACKWARD, nogil=True, **STRICT)
     def backward_kernel(plan, work, rows, norms):
-        sources  # noqa: B018  # in the cache's key
         backward(plan, work, rows, norms)
 
     return backward_kernel
@@ -666,12 +664,11 @@ def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_
 
 
 @functools.cache
-def draw_function(sources: str = SOURCES):
+def draw_function():
     """The kernel that draws all parameters of one network."""
 
-    @njit(DRAW, cache=True, nogil=True, **STRICT)
+    @cached(DRAW, nogil=True, **STRICT)
     def draw_kernel(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar):
-        sources  # noqa: B018  # in the cache's key
         draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar)
 
     return draw_kernel

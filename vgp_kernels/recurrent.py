@@ -16,7 +16,8 @@ from numba import njit
 
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, exp64, f32, f64, fma, log, log64
-from vgp_kernels.cpu import SOURCES, named
+from vgp_kernels.cache import cached
+from vgp_kernels.cpu import named
 from vgp_kernels.frames import copy, dot, fill, scale, sum_of
 from vgp_kernels.initialisers import INITIALISERS
 from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, row, rows_of_warp, together
@@ -344,12 +345,11 @@ def arrays_of(kind, single, double):
 
 
 @functools.cache
-def sizes_function(sources: str = SOURCES):
+def sizes_function():
     """The kernel that counts the entries of float32 and of float64 that a network needs."""
 
-    @njit(cache=True, **STRICT)
+    @cached(**STRICT)
     def sizes(kind, single, double):
-        sources  # noqa: B018  # in the cache's key
         _, _, needed = arrays_of(kind, single, double)
         return needed
 
@@ -387,12 +387,11 @@ def draw(network: Recurrent, trial: int, seed: int) -> Drawn:
 
 
 @functools.cache
-def draw_function(sources: str = SOURCES):
+def draw_function():
     """The kernel that draws the random numbers of a network, in memory of its own or in the arrays given."""
 
-    @njit(cache=True, nogil=True, **STRICT)
+    @cached(nogil=True, **STRICT)
     def draw(kind, key, single, double, own):
-        sources  # noqa: B018  # in the cache's key
         drawn, room, _ = arrays_of(kind, single, double)
         draw_into(kind, key, drawn if own is None else own, room)
 
@@ -747,21 +746,19 @@ def through_gru(drawn, room, logs):
 
 
 @functools.cache
-def cell_function(cell: str, sources: str = SOURCES):
+def cell_function(cell: str):
     """The kernel of a network with this cell."""
     lstm = cell == "lstm"
 
-    @njit(cache=True, nogil=True, **STRICT)
+    @cached(nogil=True, **STRICT)
     @named(cell)
     def run(kind, single, double, logs):
-        sources  # noqa: B018  # in the cache's key
         drawn, room, _ = arrays_of(kind, single, double)
         return through_simple(cell, drawn, room, logs)
 
-    @njit(cache=True, nogil=True, **STRICT)
+    @cached(nogil=True, **STRICT)
     @named(cell)
     def run_gated(kind, single, double, logs):
-        sources  # noqa: B018  # in the cache's key
         drawn, room, _ = arrays_of(kind, single, double)
         return through_lstm(drawn, room, logs) if lstm else through_gru(drawn, room, logs)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, types
 
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, fma
-from vgp_kernels.cpu import SOURCES
+from vgp_kernels.cache import cached
 from vgp_kernels.explicit import (
     ACTIVATE,
     BACKWARD,
@@ -276,15 +276,14 @@ def learn(
 
 
 @functools.cache
-def train_function(sources: str = SOURCES):
+def train_function():
     """The kernel that trains one network."""
 
-    @njit(TRAIN, cache=True, nogil=True, **STRICT)
+    @cached(TRAIN, nogil=True, **STRICT)
     def train_one(
         activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
         trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
     ):  # fmt: skip
-        sources  # noqa: B018  # in the cache's key
         learn(
             activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
             test_labels, trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
