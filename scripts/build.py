@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -25,15 +25,12 @@ from types import ModuleType
 
 import experiment
 import ledger
+from experiment import Failed
 from tqdm import tqdm
 
-from vgp_kernels import ACTIVATIONS
+from vgp_kernels import ACTIVATIONS, cache
 
 HERO = "depth_decay"  # its figure is the README's picture, the only one that is committed
-
-
-class Failed(Exception):
-    """Something that the reader of the message can mend without a traceback."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         print_list(options.only)
         return 0
+    if lacking := cache.compiler_missing():
+        print(lacking, file=sys.stderr)
+        return 1
     if options.target == "cuda":
         from vgp_kernels import cuda  # takes a second
 
@@ -115,7 +115,7 @@ def print_list(names: list[str]) -> None:
 
 
 def update(name: str) -> str:
-    """Compute if the sources have changed, draw if the drawings are older than what they are made from."""
+    """Compute unless the result is fresh, draw unless the drawings are made from it by the present code."""
     if experiment.state(name) != "fresh":
         return force(name)
     return "up to date" if experiment.is_drawn(name) else draw(name)
@@ -127,16 +127,19 @@ def force(name: str) -> str:
     drawings = experiment.draw(name, document)
     experiment.write(experiment.folder(name) / "result.json", experiment.to_json(document) + "\n")
     write_drawings(name, drawings)
+    experiment.remember(name, drawings, computed_now=True)
     return "computed, drawn"
 
 
 def draw(name: str) -> str:
     """Draw from the saved result."""
-    write_drawings(name, experiment.draw(name, experiment.saved(name)))
+    drawings = experiment.draw(name, experiment.saved(name))
+    write_drawings(name, drawings)
+    experiment.remember(name, drawings, computed_now=False)
     return "drawn"
 
 
-def write_drawings(name: str, drawings: dict[str, str | bytes]) -> None:
+def write_drawings(name: str, drawings: Mapping[str, str | bytes]) -> None:
     for file, content in drawings.items():
         experiment.write(experiment.folder(name) / file, content)
     if name == HERO:
@@ -149,7 +152,7 @@ def check(name: str) -> str:
     tolerance = {"result": experiment.load(name).TOLERANCE}
     found = [
         line
-        for field in ("parameters", "sources", "result")
+        for field in ("parameters", "result")
         for line in experiment.differences(committed[field], computed[field], tolerance.get(field), f"{name}: {field}")
     ]
     if found:
@@ -186,12 +189,23 @@ def activations() -> str:
     return experiment.markdown_table([["Name", "Function", "$\\varphi(z)$"], *rows], align="left")
 
 
-def draw_missing() -> None:
-    """Draw what is missing or older than its result, and write the tables; computes nothing. For the start of the site."""
+def draw_missing() -> list[str]:
+    """Draw what is missing or made from something else, and write the tables; computes nothing. For the start of the site.
+
+    Returns the names of experiments whose result is stale. Raises Failed, in one line, if one has no result.
+    """
     for name in experiment.names():
         if not experiment.is_drawn(name):
             draw(name)
+    stale = [name for name in experiment.names() if experiment.state(name) == "stale"]
     write_tables()
+    return stale
+
+
+def stale_results(names: list[str]) -> str:
+    """What to say of them, in a sentence."""
+    verb = "is older than its experiment" if len(names) == 1 else "are older than their experiments"
+    return f"results that {verb}: {', '.join(names)}; run `make results`, or the site shows what was measured before"
 
 
 if __name__ == "__main__":

@@ -23,16 +23,13 @@ pages it has
 
 import ast
 import csv
-import functools
 import hashlib
 import importlib
 import io
 import json
 import math
-import os
 import platform
 import re
-import symtable
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -42,14 +39,22 @@ from types import ModuleType
 import style
 from matplotlib.figure import Figure
 
+from vgp_kernels import cache, sources
+
 ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = ROOT / "scripts" / "experiments"
-KERNELS = ROOT / "vgp_kernels"
+SCRIPTS = ROOT / "scripts"
+EXPERIMENTS = SCRIPTS / "experiments"
 RESULTS = ROOT / "docs" / "results"
 
 REQUIRED = "PARAMETERS TOLERANCE compute figure caption alt table data numbers CLAIMS".split()
 DRAWN = ("figure.svg", "figure.pdf", "figure.png", "figure.md", "table.md", "data.csv")
+NOTED = ".made_from.json"  # see `remembered`
+FIELDS = ("about", "parameters", "made_with", "result")  # of a result.json
 VERDICTS = ("holds", "holds with a condition", "false as stated", "not yet measured")
+
+
+class Failed(Exception):
+    """Something that the reader of the message can mend without a traceback."""
 
 
 @dataclass(frozen=True)
@@ -94,104 +99,60 @@ def about(name: str) -> str:
     return (ast.get_docstring(ast.parse((EXPERIMENTS / f"{name}.py").read_text())) or "").partition("\n")[0]
 
 
-# What a result depends on
+# What is made from what
+
+COMPUTED_BY = ("compute", "PARAMETERS")  # of an experiment
+DRAWN_BY = ("figure", "caption", "alt", "table", "data")
 
 
-def normal_form(node) -> object:
-    """A syntax tree as nested lists, without positions, docstrings and comments, and the same on every Python.
+def digest(file: Path, names: Iterable[str]) -> str:
+    """A digest of the code on which these names in a script depend: neither a comment nor the wording of a caption counts."""
+    scripts = {path.stem: path.parent for path in [*SCRIPTS.glob("*.py"), *SCRIPTS.glob("site/*.py")]}
+    return sources.digest(file, names, {**sources.KERNELS, **scripts, EXPERIMENTS.name: EXPERIMENTS.parent})
 
-    `ast.dump` will not do: which empty fields it prints differs between Python 3.11, 3.12 and 3.13.
+
+def computed_by(name: str) -> str:
+    """What the result is computed by, as it is now."""
+    return digest(EXPERIMENTS / f"{name}.py", COMPUTED_BY)
+
+
+def drawn_by(name: str) -> str:
+    """What the drawings are made by, as it is now."""
+    parts = digest(EXPERIMENTS / f"{name}.py", DRAWN_BY), digest(Path(__file__), ["drawings"]), version("matplotlib")
+    return " ".join(parts)
+
+
+def remembered(name: str) -> dict:
+    """What was noted when the drawings were made, beside them and not committed; nothing if that cannot be read.
+
+    result: digest of result.json; computed_by and drawn_by: of the code; drawn: of each drawing, by file name.
     """
-    if isinstance(node, ast.AST):
-        fields = dict(ast.iter_fields(node))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            fields["body"] = node.body[1:]
-        return [type(node).__name__, *([field, normal_form(v)] for field, v in fields.items() if v not in (None, []))]
-    return [normal_form(item) for item in node] if isinstance(node, list) else repr(node)
+    try:
+        noted = json.loads((folder(name) / NOTED).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
-def bound_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement at the top of a module gives a value to."""
-    match statement:
-        case ast.FunctionDef() | ast.ClassDef():
-            return {statement.name}
-        case ast.Import() | ast.ImportFrom():
-            return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
-        case ast.Assign() | ast.AnnAssign():
-            names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
-            return {name.id for name in names if isinstance(name.ctx, ast.Store)}
-        case _:
-            return set()
+def remember(name: str, drawings: dict[str, bytes], computed_now: bool) -> None:
+    """Note what the drawings were made from. A result that is seen for the first time counts as computed by the present code."""
+    noted, result = remembered(name), digest_of(folder(name) / "result.json")
+    known = noted.get("computed_by") if noted.get("result") == result and not computed_now else None
+    note = {
+        "result": result,
+        "computed_by": known or computed_by(name),
+        "drawn_by": drawn_by(name),
+        "drawn": {file: hashlib.sha256(content).hexdigest() for file, content in drawings.items()},
+    }
+    write(folder(name) / NOTED, json.dumps(note, indent=1) + "\n")
 
 
-def names_used(statement: ast.stmt) -> set[str]:
-    """The names of the module that a statement at its top uses; a function's own variables do not count."""
-    tables, used = [symtable.symtable(ast.unparse(statement), "statement", "exec")], set()
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        outside = {symbol for symbol in table.get_symbols() if symbol.is_global() or table.get_type() == "module"}
-        used |= {symbol.get_name() for symbol in outside if symbol.is_referenced()}
-    return used
-
-
-def needed_for(wanted: set[str], name: str) -> list[ast.stmt]:
-    """The statements of experiment `name`, and of experiments it imports from, on which the wanted names depend."""
-    body = ast.parse((EXPERIMENTS / f"{name}.py").read_text()).body[1:]
-    while True:
-        kept = [statement for statement in body if not bound_names(statement) or bound_names(statement) & wanted]
-        used = set().union(*map(names_used, kept))
-        if used <= wanted:
-            break
-        wanted = wanted | used
-    for statement in list(kept):
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("experiments."):
-            kept += needed_for({alias.name for alias in statement.names}, statement.module.removeprefix("experiments."))
-    return kept
-
-
-def sources(name: str) -> str:
-    """Hash of the code a result depends on: what `compute` and PARAMETERS reach in the experiment and in the kernels.
-
-    It is taken of the syntax, so that neither a comment nor the wording of a caption makes a result stale. Kernels that
-    are imported inside a function (targets with the bits of the CPU) do not count.
-    """
-    statements = needed_for({"compute", "PARAMETERS"}, name)
-    forms = [normal_form(statement) for statement in statements]
-    forms += [[path.stem, *kernel_form(path)] for path in kernels_reached(statements)]
-    return hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
-
-
-def kernels_reached(statements: list[ast.stmt]) -> list[Path]:
-    """The files of vgp_kernels that the statements import, directly or through one another."""
-    reached: set[Path] = set()
-    while new := {KERNELS / f"{module}.py" for module in imported_kernels(statements)} - reached:
-        reached |= new
-        statements = [statement for path in new for statement in ast.parse(path.read_text()).body]
-    return sorted(reached)
-
-
-def imported_kernels(statements: list[ast.stmt]) -> set[str]:
-    """The modules of vgp_kernels that the statements name; a public name counts as the module it comes from."""
-    found = set()
-    for statement in statements:
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] == "vgp_kernels":
-            _, _, module = (statement.module or "").partition(".")
-            found |= {module} if module else {public_names().get(alias.name, alias.name) for alias in statement.names}
-    return found
-
-
-@functools.cache
-def public_names() -> dict[str, str]:
-    """The module of each name that `vgp_kernels` itself offers."""
-    body = ast.parse((KERNELS / "__init__.py").read_text()).body
-    imports = [statement for statement in body if isinstance(statement, ast.ImportFrom)]
-    return {alias.name: (node.module or "").removeprefix("vgp_kernels.") for node in imports for alias in node.names}
-
-
-@functools.cache
-def kernel_form(path: Path) -> list:
-    return normal_form(ast.parse(path.read_text()))
+def digest_of(path: Path) -> str:
+    """The digest of a file's bytes, empty if it is not there."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
 
 
 # Computing, saving, reading
@@ -211,7 +172,6 @@ def compute(name: str) -> dict:
             "machine": platform.machine(),
             **{package: version(package) for package in ("numpy", "numba")},
         },
-        "sources": sources(name),
         "result": module.compute(module.PARAMETERS),
     }
     return json.loads(to_json(document))  # what is drawn now is what will be read tomorrow
@@ -243,11 +203,26 @@ def folder(name: str) -> Path:
 
 
 def saved(name: str) -> dict:
-    """The saved result.json: parameters, made_with, sources, result."""
+    """The saved result.json: parameters, made_with, result. Raises Failed, with the way out, if it cannot be used."""
     path = folder(name) / "result.json"
-    if not path.exists():
-        raise FileNotFoundError(f"no result for {name!r}: run `python scripts/build.py --only {name}`")
-    return json.loads(path.read_text())
+    remedy = f"run `python scripts/build.py --only {name}`" if name in names() else "measure it again"
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise Failed(f"no result for {name!r}: {remedy}") from None
+    except OSError as error:
+        raise Failed(f"{shown(path)} cannot be read ({error.strerror}): {remedy}") from None
+    except ValueError:
+        raise Failed(f"{shown(path)} is no JSON, or only a part of it: {remedy}") from None
+    if not isinstance(document, dict) or (missing := [field for field in FIELDS if field not in document]):
+        lacks = f"lacks {', '.join(missing)}" if isinstance(document, dict) else "holds no fields"
+        raise Failed(f"{shown(path)} is of another version, it {lacks}: {remedy}")
+    return document
+
+
+def shown(path: Path) -> str:
+    """The path as a message names it."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def result(name: str) -> dict:
@@ -266,34 +241,48 @@ def is_saved(name: str) -> bool:
 
 
 def state(name: str) -> str:
-    """Is the saved result "fresh", "stale" (its sources have changed) or "missing"?"""
+    """Is the saved result "fresh", "stale" (its parameters or the code that computes it have changed), "damaged" or "missing"?
+
+    Without a note of what it was computed by, as after cloning, it is fresh if its parameters are those of now.
+    """
     if not is_saved(name):
         return "missing"
-    return "fresh" if saved(name)["sources"] == sources(name) else "stale"
+    try:
+        document = saved(name)
+    except Failed:
+        return "damaged"
+    if document["parameters"] != json.loads(to_json(asdict(load(name).PARAMETERS))):
+        return "stale"
+    noted = remembered(name)
+    seen = noted.get("result") == digest_of(folder(name) / "result.json")
+    return "stale" if seen and noted.get("computed_by") != computed_by(name) else "fresh"
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file at once or not at all: who reads it meanwhile, or after a crash, finds the old one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file at once or not at all; raises Failed if the disk refuses."""
     try:
-        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        cache.write(path, content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise Failed(f"{shown(path)} cannot be written: {error.strerror or error}") from None
 
 
 # Drawing
 
 
 def overview() -> str:
-    """A Markdown table of all experiments: what is measured, with which seed, from which sources, and the files."""
-    rows = [["Experiment", "What is measured", "Seed", "Sources", "Files"]]
+    """A Markdown table of all experiments: what is measured, with which seed, the result's fingerprint, and the files."""
+    rows = [["Experiment", "What is measured", "Seed", "Fingerprint", "Files"]]
     for name in names():
         document = saved(name)
         seed = document["parameters"].get("seed", "none")
-        rows.append([f"`{name}`", document["about"], str(seed), f"`{document['sources']}`", downloads(name)])
+        rows.append([f"`{name}`", document["about"], str(seed), f"`{fingerprint(document)}`", downloads(name)])
     return markdown_table(rows, align="left")
+
+
+def fingerprint(document: dict) -> str:
+    """A digest of the parameters and the numbers of a result: equal where these are, to the last digit."""
+    content = to_json({field: document[field] for field in ("parameters", "result")})
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def gallery() -> str:
@@ -318,17 +307,19 @@ def gallery() -> str:
 
 
 def is_drawn(name: str) -> bool:
-    """Are figure and tables there, and newer than the result and the code that draws them?"""
-    made = [folder(name) / file for file in DRAWN]
-    made_from = [folder(name) / "result.json", EXPERIMENTS / f"{name}.py", Path(__file__), Path(style.__file__)]
-    if not all(path.exists() for path in made):
-        return False
-    return min(path.stat().st_mtime for path in made) >= max(path.stat().st_mtime for path in made_from)
+    """Are figure and tables there, whole, and drawn from this result by this code?"""
+    noted, drawn = remembered(name), {file: digest_of(folder(name) / file) for file in DRAWN}
+    now = {"result": digest_of(folder(name) / "result.json"), "drawn_by": drawn_by(name), "drawn": drawn}
+    return all(noted.get(field) == value for field, value in now.items())
 
 
-def draw(name: str, document: dict) -> dict[str, str | bytes]:
+def draw(name: str, document: dict) -> dict[str, bytes]:
     """Everything that is drawn from a result, by file name. Writes nothing."""
-    module, result = load(name), document["result"]
+    made = drawings(name, load(name), document["result"])
+    return {file: content if isinstance(content, bytes) else content.encode() for file, content in made.items()}
+
+
+def drawings(name: str, module: ModuleType, result: dict) -> dict[str, str | bytes]:
     command = f"python scripts/build.py --only {name}"
     return {
         **figure_files(name, module.figure(result), module.alt(result), module.caption(result), command),

@@ -1,7 +1,9 @@
 """scripts/build.py, with one small experiment in a folder of its own; and the ledger."""
 
+import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +89,7 @@ class Project:
         monkeypatch.setattr(experiment, "ROOT", folder)
         monkeypatch.setattr(experiment, "EXPERIMENTS", self.module.parent)
         monkeypatch.setattr(experiment, "RESULTS", self.results)
+        monkeypatch.setattr(experiment.style, "printed", lambda figure, kind: kind.encode())  # most of the time
         monkeypatch.setattr(build.os, "cpu_count", lambda: 1)  # in this process, which knows the folder
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.syspath_prepend(folder / "scripts")
@@ -135,7 +138,7 @@ def built(project) -> Project:
 
 def test_build_computes_draws_and_writes_the_tables(built):
     assert set(built.files()) == {
-        *(f"doubling/{file}" for file in ("result.json", *experiment.DRAWN)),
+        *(f"doubling/{file}" for file in ("result.json", experiment.NOTED, *experiment.DRAWN)),
         *("claims.md", "claims.csv", "claims.json", "verdicts.md", "experiments.md", "figures.md", "activations.md"),
     }
     document = json.loads((built.results / "doubling" / "result.json").read_text())
@@ -251,11 +254,11 @@ def test_check_names_a_changed_number(built):
     assert built.files() == before
 
 
-def test_check_names_changed_parameters_and_sources(built):
+def test_check_names_changed_parameters(built):
     built.change("seed: int = 0", "seed: int = 1")
     done = built.build("--check")
     assert done.returncode == 1
-    assert "doubling: parameters.seed: committed 0, computed 1" in done.stderr and "doubling: sources" in done.stderr
+    assert "doubling: parameters.seed: committed 0, computed 1" in done.stderr
 
 
 def test_check_without_a_result_says_how_to_get_one(project):
@@ -274,6 +277,147 @@ def test_only_leaves_the_others_alone(built):
     assert built.build("--only", "doubling").returncode == 0
     assert not (built.results / "halving").exists()
     assert built.build("--only", "halving", "--only", "halving").stdout.count("computed, drawn") == 1
+
+
+# What is stale, damaged or refused
+
+
+def state(project: Project) -> str:
+    return project.build("--list").stdout.split()[1]
+
+
+def forget(project: Project) -> None:
+    """As after cloning: what was drawn and noted is not there."""
+    for path in (project.results / "doubling").iterdir():
+        if path.name != "result.json":
+            path.unlink()
+
+
+def test_a_committed_result_without_a_note_is_fresh_unless_its_parameters_have_changed(built):
+    forget(built)
+    built.change("2 * p.start", "p.start + p.start")
+    assert state(built) == "fresh"
+    built.change("start: float = 1.5", "start: float = 1.25")
+    assert state(built) == "stale"
+
+
+def test_what_a_result_was_computed_by_is_noted_when_it_is_first_drawn(built):
+    forget(built)
+    assert "drawn" in built.build().stdout
+    built.change("2 * p.start", "p.start + p.start")
+    assert state(built) == "stale"
+    assert built.build("--draw").returncode == 0
+    assert state(built) == "stale"  # drawing computes nothing
+    assert "computed" in built.build().stdout
+    assert state(built) == "fresh"
+
+
+def test_a_result_that_came_with_the_code_is_taken_as_it_is(built):
+    """After a pull that brings both."""
+    built.change("2 * p.start", "p.start + p.start")
+    result = built.results / "doubling" / "result.json"
+    result.write_text(result.read_text().replace('"x86_64"', '"aarch64"').replace('"python"', '"Python"'))
+    assert state(built) == "fresh"
+
+
+def test_code_that_compute_reaches_in_another_script_makes_a_result_stale_and_a_caption_there_does_not(project):
+    other = project.module.with_name("halving.py")
+    other.write_text(EXPERIMENT.replace('"doubles"', '"halves"') + "\n\ndef twice(x):\n    return 2 * x\n")
+    project.change("from style", "from experiments.halving import twice\nfrom style")
+    project.change("2 * p.start", "twice(p.start)")
+    assert project.build().returncode == 0 and state(project) == "fresh"
+    other.write_text(other.read_text().replace("Two values.", "A pair."))
+    assert state(project) == "fresh"
+    other.write_text(other.read_text().replace("2 * x", "x + x"))
+    assert state(project) == "stale"
+
+
+def test_drawings_are_stale_by_content_and_not_by_the_clock(built):
+    for path in [built.module, *(built.results / "doubling").iterdir()]:
+        os.utime(path, (1e9, 1e9) if path.suffix == ".svg" else None)
+    assert "up to date" in built.build().stdout
+    figure = built.results / "doubling" / "figure.svg"
+    whole = figure.read_bytes()
+    figure.write_bytes(whole[:100])
+    os.utime(figure, (4e9, 4e9))
+    assert "drawn" in built.build().stdout and figure.read_bytes() == whole
+    built.change("Two values.", "A pair.")
+    os.utime(built.module, (1e9, 1e9))
+    built.build()
+    assert "A pair." in (built.results / "doubling" / "figure.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda content: content[:60], "is no JSON, or only a part of it"),
+        (lambda content: b"", "is no JSON, or only a part of it"),
+        (lambda content: os.urandom(99), "is no JSON, or only a part of it"),
+        (lambda content: b"[1, 2]", "is of another version, it holds no fields"),
+        (lambda content: b'{"result": {}}', "is of another version, it lacks about, parameters, made_with"),
+        (None, "no result for 'doubling'"),
+    ],
+    ids=["truncated", "empty", "garbage", "a list", "of another version", "missing"],
+)
+def test_a_result_that_cannot_be_used_is_one_line_with_the_way_out_and_is_computed_again(built, damage, said):
+    result = built.results / "doubling" / "result.json"
+    whole = result.read_bytes()
+    result.unlink() if damage is None else result.write_bytes(damage(whole))
+    for option in ("--draw", "--check"):
+        done = built.build(option)
+        line, *more = done.stderr.splitlines()
+        assert said in line and "run `python scripts/build.py --only doubling`" in line
+        assert done.returncode == 1 and not [text for text in more if "Traceback" in text]
+    with pytest.raises(experiment.Failed, match=r"--only doubling`$"):
+        build.draw_missing()
+    assert state(built) == ("missing" if damage is None else "damaged")
+    assert "computed, drawn" in built.build().stdout
+    assert result.read_bytes() == whole
+
+
+def test_a_note_that_cannot_be_read_counts_as_none(built):
+    note = built.results / "doubling" / experiment.NOTED
+    for content in (b"", b"[]", os.urandom(50), note.read_bytes()[:40]):
+        note.write_bytes(content)
+        assert state(built) == "fresh"
+        assert "drawn" in built.build().stdout
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_refuses_is_one_line_and_leaves_the_last_good_files(built, monkeypatch, number):
+    before = built.files()
+
+    def refuse(path, content):
+        path.touch()
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    done = built.build("--force")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"docs/results/doubling/result.json cannot be written: {os.strerror(number)}" in done.stderr
+    assert built.files() == before
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(project):
+    project.results.parent.mkdir(parents=True)
+    project.results.write_text("")
+    done = project.build()
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "cannot be written" in done.stderr
+
+
+def test_without_numbas_compiler_nothing_is_tried(built, monkeypatch):
+    monkeypatch.setattr(build.cache.config, "DISABLE_JIT", 1)
+    done = built.build("--force")
+    assert done.returncode == 1 and done.stderr.splitlines() == [
+        "the kernels exist as machine code only: unset NUMBA_DISABLE_JIT"
+    ]
+
+
+def test_the_fingerprint_is_of_parameters_and_numbers_alone(built):
+    document = experiment.saved("doubling")
+    same, other = document | {"made_with": {}}, document | {"result": document["result"] | {"values": [1.5, 3.5]}}
+    assert experiment.fingerprint(same) == experiment.fingerprint(document) != experiment.fingerprint(other)
+    assert experiment.fingerprint(document) in (built.results / "experiments.md").read_text()
 
 
 # Comparing

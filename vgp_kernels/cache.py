@@ -31,8 +31,8 @@ def cached(signature: Any = None, **options: Any) -> Callable:
     """`njit`, with the machine code kept on disk. What a function closes over is part of its name there."""
 
     def decorate(function: Callable) -> Any:
-        if config.DISABLE_JIT:
-            raise RuntimeError("the kernels exist as machine code only: unset NUMBA_DISABLE_JIT")
+        if lacking := compiler_missing():
+            raise RuntimeError(lacking)
         kernel = njit(**options)(function)
         kernel._cache = KernelCache(function)
         if signature is not None:
@@ -41,6 +41,11 @@ def cached(signature: Any = None, **options: Any) -> Callable:
         return kernel
 
     return decorate
+
+
+def compiler_missing() -> str:
+    """Why nothing can be compiled here, in a sentence; empty if it can."""
+    return "the kernels exist as machine code only: unset NUMBA_DISABLE_JIT" if config.DISABLE_JIT else ""
 
 
 class KernelCache(caching._Cache):

@@ -30,9 +30,11 @@ def digest(file: Path, names: Iterable[str] | None = None, places: Places = KERN
     """
     forms = []
     for path, wanted in sorted(needed(file, names, places).items()):
-        (under,) = {place for place in places.values() if path.is_relative_to(place)} or {path.parent}
+        place = max(
+            (p for p in places.values() if path.is_relative_to(p)), key=lambda p: len(p.parts), default=path.parent
+        )
         body = [path.read_text()] if wanted is None else map(ast.unparse, needed_for(wanted, path))
-        forms.append([path.relative_to(under).as_posix(), *map(normal_form_of, body)])
+        forms.append([path.relative_to(place).as_posix(), *map(normal_form_of, body)])
     return hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
 
 

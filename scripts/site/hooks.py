@@ -1,10 +1,12 @@
 """What MkDocs calls: figures and kernels are made at the start, formulas typeset, notebooks made light, instruments drawn."""
 
+import errno
 import functools
 import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,14 @@ PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
 sys.path[:0] = PATHS
 
 import build  # noqa: E402
+import experiment  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
 import symbols  # noqa: E402
+from mkdocs.exceptions import Abort  # noqa: E402
+
+from vgp_kernels import cache  # noqa: E402
 
 # Tables, code, exercises, captions, footnotes, docstrings: half of the words, which every page would fetch with the index
 NOT_SEARCHED = re.compile(
@@ -25,17 +31,36 @@ NOT_SEARCHED = re.compile(
 )
 
 log = logging.getLogger("mkdocs.hooks.site")  # a warning here fails a strict build
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+}
+first_build: list[tuple[str, list[str]]] = []  # the command, and what is stale, until the first build has begun
 typesetter = functools.cache(mathjax.Typesetter)
 
 
 def on_startup(command, dirty):
     """Draw what is missing before the docs folder is watched; drawing it later would rebuild without end."""
     sys.path[:0] = PATHS  # MkDocs takes away what was added while it loaded this file
+    if lacking := cache.compiler_missing():
+        raise Abort(lacking)
     if changed := last_change():
         os.environ.setdefault("SOURCE_DATE_EPOCH", changed)  # the date in the site map; MkDocs would take today's
-    log.info("Figures and tables are drawn that are missing or older than their results")
-    build.draw_missing()
-    instruments.write_data()
+    log.info("Figures and tables are drawn that are missing or no longer those of their results")
+    try:
+        stale = build.draw_missing()
+        instruments.write_data()
+    except experiment.Failed as failure:
+        raise Abort(str(failure)) from None
+    if stale and command == "serve":  # before the warnings of a strict build are counted: it may be looked at
+        log.warning(build.stale_results(stale))
+    first_build.append((command, stale))
 
 
 def last_change() -> str:
@@ -47,12 +72,44 @@ def last_change() -> str:
 
 
 def on_config(config):
-    """Run the labs again when what they run on has changed: the plugin itself looks at nothing but the notebook."""
+    """Say what cannot work before a minute has passed, and have labs run again when the kernels have changed.
+
+    A page with an old result can be looked at, but a strict build does not let it out.
+    """
+    command, stale = first_build.pop() if first_build else ("", [])
+    if command == "serve" and (refusal := why_not_served(config.dev_addr)):
+        raise Abort(refusal)
+    if stale and command != "serve":
+        if config.strict:
+            raise Abort(build.stale_results(stale))
+        log.warning(build.stale_results(stale))
     labs = config.plugins["mkdocs-jupyter"].config
-    folder = notebooks.cache(ROOT / ".cache" / "labs")
-    labs["cache_dir"] = str(folder)
-    if labs["include"] and not (labs["cache"] and folder.exists()):
+    try:
+        folder = notebooks.cache(ROOT / ".cache" / "labs", (ROOT / "docs" / "labs").glob("*.py"))
+        labs["cache_dir"] = str(folder)
+    except OSError as error:
+        log.info("the labs run without their cache: %s: %s", error.filename, error.strerror)
+        labs["cache"] = False
+    if labs["include"] and not (labs["cache"] and any(folder.iterdir())):
         log.info("The labs are run, which compiles kernels and takes a minute; next time only if something has changed")
+
+
+def why_not_served(address) -> str:
+    """Why the site cannot be served at this address, empty if it can."""
+    try:
+        with socket.create_server((address.host, address.port)):
+            return ""
+    except OSError as error:
+        return (
+            f"the site cannot be served at {address.host}:{address.port} ({error.strerror}); "
+            "choose another port: .venv/bin/mkdocs serve -a 127.0.0.1:8001"
+        )
+
+
+def on_build_error(error):
+    """A full disk or a folder that cannot be written is a matter for a sentence."""
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        raise Abort(f"the site cannot be written: {error.filename or 'its folder'}: {error.strerror}")
 
 
 def on_page_content(html, page, config, files):

@@ -33,15 +33,18 @@ def names() -> list[str]:
 
 def sources() -> str:
     """A digest of all that the data come from."""
-    files = [*sorted(experiment.KERNELS.glob("*.py")), Path(style.__file__), Path(__file__)]
-    content = b"".join(file.read_bytes() for file in files) + (version("numba") + version("llvmlite")).encode()
-    return hashlib.sha256(content).hexdigest()
+    made_by = experiment.digest(Path(__file__), ["data"]), version("numba"), version("llvmlite")
+    return hashlib.sha256(repr(made_by).encode()).hexdigest()
 
 
 def write_data() -> None:
     """Write what the scripts need to know from Python, if any of it may have changed."""
     digest = sources()
-    if not DATA.exists() or f'"sources": "{digest}"' not in DATA.read_text():
+    try:
+        current = read_data()["sources"] == digest
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+        current = False
+    if not current:
         log.info(
             "The kernels are compiled for browsers, which takes half a minute or more; next time only if they have changed"
         )

@@ -1,16 +1,20 @@
 """Lab pages without the half megabyte of styles and scripts that nbconvert puts into each; and the notebook to download."""
 
 import hashlib
+import json
 import posixpath
 import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
 
-import experiment
 import jupytext
 from mkdocs.utils import get_relative_url
+
+from vgp_kernels import sources
 
 # Tags that belong to JupyterLab's own page, not to this site
 DROPPED = [
@@ -73,15 +77,31 @@ def resolve_links(content: str, lab, files) -> tuple[str, list[str]]:
     return re.sub(pattern, replace, content), unresolved
 
 
-def cache(folder: Path) -> Path:
-    """The subfolder for labs that ran with the kernels, the Python and the packages as they are now; others are removed."""
-    forms = [[path.stem, experiment.kernel_form(path)] for path in sorted(experiment.KERNELS.rglob("*.py"))]
+def cache(folder: Path, labs: Iterable[Path]) -> Path:
+    """The subfolder for labs that ran with the kernels, the Python and the packages as they are now; others, and halves, are removed.
+
+    Raises OSError if nothing can be kept there.
+    """
+    forms = [sources.digest(lab) for lab in sorted(labs)]
     forms += [sys.version, sorted((package.name, package.version) for package in distributions())]
     current = folder / hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
-    for old in folder.glob("*"):
+    current.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=current).close()
+    for old in folder.iterdir():
         if old != current:
-            shutil.rmtree(old)
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for page in current.iterdir():
+        if not is_whole(page):
+            page.unlink()
     return current
+
+
+def is_whole(page: Path) -> bool:
+    """Does the file hold a page, as the plugin keeps it?"""
+    try:
+        return {"content", "toc_tokens"} <= set(json.loads(page.read_bytes()))
+    except (ValueError, TypeError):
+        return False
 
 
 def write_downloads(docs: Path, site: Path) -> None:
