@@ -204,8 +204,8 @@ def draw_missing() -> list[str]:
 
 def stale_results(names: list[str]) -> str:
     """What to say of them, in a sentence."""
-    verb = "is older than its experiment" if len(names) == 1 else "are older than their experiments"
-    return f"results that {verb}: {', '.join(names)}; run `make results`, or the site shows what was measured before"
+    which = f"the result of {names[0]} is" if len(names) == 1 else f"the results of {', '.join(names)} are"
+    return f"{which} stale: run `make results`, or the site shows what was measured before"
 
 
 if __name__ == "__main__":
