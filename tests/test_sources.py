@@ -97,7 +97,7 @@ def test_a_changed_constant_in_a_subfolder_changes_the_digest(house, of, file, o
         "def f():\n    from house.rooms import garden",
         "def f():\n    import house.rooms.garden",
         "if True:\n    from ..rooms.garden import FLOWERS",
-        "from importlib import import_module as imported\nclass A:\n    from house.rooms.garden import FLOWERS",
+        "class A:\n    from house.rooms.garden import FLOWERS",
     ],
 )
 def test_imports_count_wherever_they_stand(house, statement):
@@ -130,6 +130,8 @@ def test_a_package_that_does_something_of_its_own_counts_whole(house):
         "import importlib; module = importlib.import_module('house.rooms.' + 'garden')",
         "from importlib import import_module; module = import_module('house.rooms.garden')",
         "module = __import__('house.rooms.garden')",
+        "from importlib import import_module as load; module = load('house.rooms.garden')",
+        "import runpy; module = runpy.run_path('garden.py')",
         "from house.rooms import attic",
         "from . import attic",
         "from .attic import DUST",
@@ -167,6 +169,72 @@ def test_kernels_of_one_family_do_not_depend_on_another():
 def test_kernels_are_kept_on_disk_by_this_package_and_not_by_numba():
     """Numba's own cache does not see what a function imports."""
     assert [path.name for path in sources.PACKAGE.rglob("*.py") if "cache=True" in path.read_text()] == []
+
+
+# Activations
+
+NEW = """
+PERIOD = f32(2.0)
+
+
+@njit(inline="always", **STRICT)
+def sine_kernel(z):
+    return helped(PERIOD * z), ONE
+
+
+@njit
+def helped(z):
+    return sin(z)
+
+
+"""
+ENTRY = 'Activation("sine", "sine", "s", np.sin, np.cos, sine_kernel),\n        Activation(\n            "mish",'
+
+
+def registry() -> tuple[str, str]:
+    """The registry as it is, and with an activation more, which has a function, a helper, a constant and an import."""
+    text = sources.REGISTRY.read_text()
+    more = text.replace("def sigmoid_slope(z):", NEW.lstrip() + "def sigmoid_slope(z):")
+    more = more.replace('Activation(\n            "mish",', ENTRY).replace(
+        "    quotient,\n", "    quotient,\n    sin,\n"
+    )
+    assert more.count("sine") == 4 and "    sin,\n" in more
+    return text, more
+
+
+def test_an_activation_that_is_added_changes_the_form_only_for_those_who_name_it():
+    text, more = registry()
+    for said in [{"tanh"}, {"relu", "mish"}, {"elu(0.5)"}]:
+        assert sources.form_with(frozenset(said), more) == sources.form_with(frozenset(said), text)
+    assert sources.form_with(frozenset({"sine"}), more) != sources.form_with(frozenset({"sine"}), text)
+    assert sources.form_of(None, more) != sources.form_of(None, text)
+
+
+@pytest.mark.parametrize(
+    "old, new, whose",
+    [
+        ("f32(4.0) * e * r * r", "f32(3.0) * e * r * r", {"tanh"}),
+        ("np.tanh(np.logaddexp(0, z)),", "np.tanh(np.logaddexp(1, z)),", {"mish"}),
+        ("SELU_SCALE, SELU_ALPHA = 1.05", "SELU_SCALE, SELU_ALPHA = 1.06", {"selu"}),
+        ("LEAK = 0.01", "LEAK = 0.02", {"tanh", "mish", "selu"}),  # made by a function, and so counted by all
+        ("kernel = activation(name.literal_value)", 'kernel = activation("tanh")', {"tanh", "mish", "selu"}),
+    ],
+)
+def test_a_change_of_an_activation_concerns_those_who_name_it(old, new, whose):
+    text = sources.REGISTRY.read_text()
+    assert old in text
+    for name in ("tanh", "mish", "selu"):
+        said = frozenset({name})
+        changed = sources.form_with(said, text.replace(old, new)) != sources.form_with(said, text)
+        assert changed == (name in whose), name
+
+
+def test_kernels_count_the_activations_that_they_name_themselves(house, monkeypatch):
+    """An LSTM has tanh and the sigmoid without anybody naming them."""
+    words = sources.words_in(None, (sources.PACKAGE / "recurrent.py").read_text())
+    assert not words[0] and {"tanh", "sigmoid"} <= words[1]
+    assert sources.words_in(frozenset({"f"}), "from a import ACTIVATIONS\ndef f():\n    return list(ACTIVATIONS)")[0]
+    assert not sources.words_in(frozenset({"g"}), "from a import ACTIVATIONS\ndef g():\n    return 'tanh'")[0]
 
 
 # Machine code on disk

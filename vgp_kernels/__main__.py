@@ -62,7 +62,7 @@ def show(options: argparse.Namespace) -> int:
             options.bias_variance,
         )
         flow, theory = propagate(network, options.trials, options.seed), mean_field(network)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 2
     decades = flow.log_gradient / math.log(10)

@@ -17,6 +17,7 @@ Places = Mapping[str, Path]  # the folder in which a module of this name, or a p
 KERNELS: Places = {PACKAGE.name: PACKAGE.parent}
 # What these import inside functions does not count: they hand a job on, to the family of a network, which whoever has
 # such a network has imported, or to a GPU, which gives the same bits.
+REGISTRY = PACKAGE / "activations.py"  # of its entries, those count that are named: see `form_with`
 HANDING_ON = {PACKAGE / "propagate.py", PACKAGE / "training.py"}
 
 
@@ -28,13 +29,15 @@ def digest(file: Path, names: Iterable[str] | None = None, places: Places = KERN
 
     Raises ValueError, with file and line, for an import that is unknown or leads nowhere.
     """
-    forms = []
-    for path, wanted in sorted(needed(file, names, places).items()):
+    forms, found = [], needed(file, names, places)
+    texts = {path: path.read_text() for path in found}
+    said = None if names is None else words_of(found, texts)
+    for path, wanted in sorted(found.items()):
         place = max(
             (p for p in places.values() if path.is_relative_to(p)), key=lambda p: len(p.parts), default=path.parent
         )
-        body = [path.read_text()] if wanted is None else map(ast.unparse, needed_for(wanted, path))
-        forms.append([path.relative_to(place).as_posix(), *map(normal_form_of, body)])
+        form = form_of(wanted, texts[path]) if said is None or path != REGISTRY else form_with(said, texts[path])
+        forms.append([path.relative_to(place).as_posix(), form])
     return hashlib.sha256(repr(forms).encode()).hexdigest()[:16]
 
 
@@ -56,7 +59,7 @@ def needed(file: Path, names: Iterable[str] | None, places: Places) -> dict[Path
         if wanted is None:
             nodes = importing_nodes(path.read_text(), path not in HANDING_ON)
         else:
-            nodes = list(executed(needed_for(wanted, path), True))
+            nodes = list(executed(needed_for(wanted, path.read_text()), True))
         for target, name in imports(path, nodes, places):
             whole = not by_name or target.is_relative_to(PACKAGE)
             todo.append((target, None if whole or name is None else frozenset([name])))
@@ -71,14 +74,14 @@ def imports(file: Path, nodes: list[ast.AST], places: Places) -> Iterator[tuple[
     for node in nodes:
         try:
             match node:
+                case _ if imports_by_call(node):
+                    raise ValueError("imports a module whose name is known only when it runs")
                 case ast.Import():
                     for alias in node.names:
                         yield from packages_and_module(alias.name, places)
                 case ast.ImportFrom():
                     if base := source_of(node, file, places):
                         yield from (origin(base, alias.name, places) for alias in node.names)
-                case ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"):
-                    raise ValueError("imports a module whose name is known only when it runs")
         except ValueError as error:
             raise ValueError(f"{file}, line {node.lineno}: {error}") from None  # type: ignore[attr-defined]
 
@@ -87,7 +90,17 @@ def imports(file: Path, nodes: list[ast.AST], places: Places) -> Iterator[tuple[
 def importing_nodes(text: str, within_functions: bool) -> list[ast.AST]:
     """The nodes of a module that `imports` looks at."""
     nodes = executed(syntax(text).body, within_functions)
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom | ast.Name | ast.Attribute)]
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) or imports_by_call(node)]
+
+
+def imports_by_call(node: ast.AST) -> bool:
+    """Does this name a function that imports what it is told to?"""
+    names = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else {called(node)}
+    return not names.isdisjoint({"import_module", "__import__", "spec_from_file_location", "run_module", "run_path"})
+
+
+def called(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def executed(nodes: Iterable[ast.AST], within_functions: bool) -> Iterator[ast.AST]:
@@ -158,13 +171,14 @@ def module_at(path: Path) -> Path | None:
 # Statements
 
 
-def needed_for(wanted: frozenset[str], file: Path) -> list[ast.stmt]:
+@functools.cache
+def needed_for(wanted: frozenset[str], text: str) -> list[ast.stmt]:
     """The statements at the top of a module on which the wanted names depend; those that bind no name are always among them."""
-    body = syntax(file.read_text()).body
+    body = syntax(text).body
     body = body[1:] if body and collects(body[0]) and isinstance(body[0], ast.Expr) else body
     while True:
         kept = [statement for statement in body if not bound_names(statement) or bound_names(statement) & wanted]
-        used = frozenset().union(*(names_used(ast.unparse(statement)) for statement in kept))
+        used = frozenset().union(*map(names_used, kept))
         if used <= wanted:
             return [only(statement, wanted) for statement in kept]
         wanted |= used
@@ -193,15 +207,79 @@ def bound_names(statement: ast.stmt) -> set[str]:
 
 
 @functools.cache
-def names_used(statement: str) -> frozenset[str]:
+def names_used(statement: ast.stmt) -> frozenset[str]:
     """The names of the module that a statement at its top uses; a function's own variables do not count."""
-    tables, used = [symtable.symtable(statement, "statement", "exec")], set()
+    tables, used = [symtable.symtable(ast.unparse(statement), "statement", "exec")], set()
     while tables:
         table = tables.pop()
         tables += table.get_children()
         outside = {symbol for symbol in table.get_symbols() if symbol.is_global() or table.get_type() == "module"}
         used |= {symbol.get_name() for symbol in outside if symbol.is_referenced()}
     return frozenset(used)
+
+
+# Activations
+
+
+def words_of(found: Mapping[Path, frozenset[str] | None], texts: Mapping[Path, str]) -> frozenset[str] | None:
+    """The strings in all that was found, names of activations among them; None where some of it asks for all activations."""
+    words = frozenset[str]()
+    for path in found.keys() - {REGISTRY}:
+        asks, strings = words_in(found[path], texts[path])
+        if asks:
+            return None
+        words |= strings
+    return words
+
+
+@functools.cache
+def words_in(wanted: frozenset[str] | None, text: str) -> tuple[bool, frozenset[str]]:
+    """Whether the statements use ACTIVATIONS, and their strings."""
+    nodes = list(executed(syntax(text).body if wanted is None else needed_for(wanted, text), True))
+    constants = (node.value for node in nodes if isinstance(node, ast.Constant))
+    asks = any("ACTIVATIONS" in (called(node), node.name if isinstance(node, ast.alias) else "") for node in nodes)
+    return asks, frozenset(c for c in constants if isinstance(c, str))
+
+
+class Trimmed(ast.NodeTransformer):
+    """Takes away the entries of a registry of activations whose names were not said."""
+
+    def __init__(self, said: frozenset[str]):
+        self.said, self.removed = said, list[ast.expr]()
+
+    def visit_Tuple(self, node: ast.Tuple) -> ast.Tuple:
+        for entry in [entry for entry in node.elts if self.is_unsaid(entry)]:
+            self.removed.append(entry)
+            node.elts.remove(entry)
+        return node
+
+    def is_unsaid(self, entry: ast.expr) -> bool:
+        if not (isinstance(entry, ast.Call) and called(entry.func) == "Activation" and entry.args):
+            return False
+        name = entry.args[0]
+        return isinstance(name, ast.Constant) and name.value not in self.said
+
+
+@functools.cache
+def form_with(said: frozenset[str], text: str) -> str:
+    """The normal form of the registry without the entries whose names were not said, and without what only these use."""
+    tree, trimmed = ast.parse(text), Trimmed(said)
+    body: list[ast.stmt] = trimmed.visit(tree).body
+    theirs = frozenset().union(*(names_used(ast.Expr(entry)) for entry in trimmed.removed))
+    while True:
+        used = [names_used(statement) for statement in body]
+        unused = [
+            statement
+            for i, statement in enumerate(body)
+            if (names := bound_names(statement))
+            and names <= theirs
+            and not any(names & u for u in used[:i] + used[i + 1 :])
+        ]
+        if not unused:
+            everything = frozenset().union(*used)
+            return repr(normal_form([only(statement, everything) for statement in body]))
+        theirs = theirs.union(*map(names_used, unused))
+        body = [statement for statement in body if statement not in unused]
 
 
 # Normal form
@@ -213,8 +291,9 @@ def syntax(text: str) -> ast.Module:
 
 
 @functools.cache
-def normal_form_of(text: str) -> str:
-    return repr(normal_form(syntax(text)))
+def form_of(wanted: frozenset[str] | None, text: str) -> str:
+    """The normal form of a module, or of those of its statements on which the wanted names depend."""
+    return repr(normal_form(syntax(text) if wanted is None else needed_for(wanted, text)))
 
 
 def normal_form(node) -> object:
