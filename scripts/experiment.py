@@ -129,7 +129,7 @@ def remembered(name: str) -> dict:
     """
     try:
         noted = json.loads((folder(name) / NOTED).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
 
@@ -148,10 +148,10 @@ def remember(name: str, drawings: dict[str, bytes], computed_now: bool) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """The digest of a file's bytes, empty if it is not there."""
+    """The digest of a file's bytes, empty if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except OSError:
         return ""
 
 
