@@ -166,6 +166,11 @@ def test_kernels_of_one_family_do_not_depend_on_another():
     assert not reached["batch"] & {"attention", "recurrent", "mean_field", "wasm", "propagate"}
 
 
+def test_what_keeps_machine_code_does_not_count():
+    reached = sources.files(sources.PACKAGE / "training.py")
+    assert sources.PACKAGE / "explicit.py" in reached and not sources.KEEPING & set(reached)
+
+
 def test_kernels_are_kept_on_disk_by_this_package_and_not_by_numba():
     """Numba's own cache does not see what a function imports."""
     assert [path.name for path in sources.PACKAGE.rglob("*.py") if "cache=True" in path.read_text()] == []

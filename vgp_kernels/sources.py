@@ -15,9 +15,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 Places = Mapping[str, Path]  # the folder in which a module of this name, or a package, lies
 KERNELS: Places = {PACKAGE.name: PACKAGE.parent}
+# What keeps machine code and asks what it depends on has no say in what is computed.
+KEEPING = {PACKAGE / "cache.py", PACKAGE / "sources.py"}
+REGISTRY = PACKAGE / "activations.py"  # of its entries, those count that are named: see `form_with`
 # What these import inside functions does not count: they hand a job on, to the family of a network, which whoever has
 # such a network has imported, or to a GPU, which gives the same bits.
-REGISTRY = PACKAGE / "activations.py"  # of its entries, those count that are named: see `form_with`
 HANDING_ON = {PACKAGE / "propagate.py", PACKAGE / "training.py"}
 
 
@@ -25,7 +27,7 @@ def digest(file: Path, names: Iterable[str] | None = None, places: Places = KERN
     """The digest of all that a module needs, or that these names in it need.
 
     With names, of modules outside this package those statements count on which the names depend. Modules of the package
-    count whole: compiled functions find one another by more than their names.
+    count whole, as compiled functions find one another by more than their names, but for activations that nobody names.
 
     Raises ValueError, with file and line, for an import that is unknown or leads nowhere.
     """
@@ -61,6 +63,8 @@ def needed(file: Path, names: Iterable[str] | None, places: Places) -> dict[Path
         else:
             nodes = list(executed(needed_for(wanted, path.read_text()), True))
         for target, name in imports(path, nodes, places):
+            if target in KEEPING:
+                continue
             whole = not by_name or target.is_relative_to(PACKAGE)
             todo.append((target, None if whole or name is None else frozenset([name])))
     return found
