@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from vgp_kernels import Transformer, activation, propagate
-from vgp_kernels.attention import MATRICES, draw, softmax_moments, transformer_theory
+from vgp_kernels.attention import MATRICES, back_through_softmax, draw, softmax_moments, transformer_theory
 
 NETWORKS = {
     "pre": Transformer(2, 4, heads=2, tokens=3, ffn_multiple=2, activation="gelu", norm="pre", branch_scale=0.7),
@@ -145,6 +145,78 @@ def test_equal_tokens_stay_equal_and_their_queries_get_no_gradient():
     assert flow.log_residual.max() < math.log(1e-7)  # float32's rounding of the tokens
     query, value = flow.log_matrix_gradient[:, :, MATRICES.index("query")], flow.log_matrix_gradient[:, :, 2]
     assert np.all(query - value < math.log(1e-6))
+
+
+EXTREMES = {
+    "grows beyond float32": Transformer(50, 4, heads=2, tokens=3, ffn_multiple=1, norm="none", weight_variance=30.0),
+    "shrinks below float64": Transformer(
+        30, 4, heads=2, tokens=3, ffn_multiple=1, norm="none", skip=False, weight_variance=1e-8
+    ),
+    "only epsilon is left": Transformer(12, 4, tokens=3, ffn_multiple=2, norm="pre", skip=False, weight_variance=1e-16),
+    "after the sum, too": Transformer(8, 4, tokens=3, ffn_multiple=2, norm="post", skip=False, weight_variance=1e-16),
+    "huge branches": Transformer(5, 4, tokens=3, ffn_multiple=1, norm="pre", branch_scale=1e15, weight_variance=1e20),
+    "huge sums": Transformer(5, 4, tokens=3, ffn_multiple=1, norm="post", branch_scale=1e15, weight_variance=1e20),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_no_scale_is_too_large_or_small(name):
+    # NumPy's long double has the exponents for it
+    network = EXTREMES[name]
+    flow, trial = propagate(network, trials=2, seed=5), 1
+    drawn = [array.astype(np.longdouble) for array in draw(network, trial, 5)]
+    path = run(network, drawn, drawn[0])
+    sizes = [np.sqrt(np.mean(x**2)) for x in path]
+    assert flow.log_signal[trial] == pytest.approx([float(np.log(size)) for size in sizes], abs=1e-5)
+    residual = [float(np.log(np.linalg.norm(x - x.mean(0)) / np.linalg.norm(x))) for x in path]
+    assert flow.log_residual[trial] == pytest.approx(residual, abs=1e-4)
+    for layer in (0, network.blocks // 2, network.blocks - 1):
+        size = float(sizes[layer]) * 1e-7
+        gradient = finite_difference(lambda x, i=layer: loss(network, drawn, x, i), path[layer], size)
+        assert flow.log_gradient[trial, layer] == pytest.approx(math.log(np.linalg.norm(gradient)), abs=1e-4)
+        for index in (2, 3, 4, 5):
+
+            def loss_of_matrix(matrix, index=index, layer=layer):
+                changed = [array.copy() for array in drawn]
+                changed[2 + index][layer] = matrix
+                return loss(network, changed, drawn[0])
+
+            matrix = drawn[2 + index][layer]
+            gradient = finite_difference(loss_of_matrix, matrix, float(np.abs(matrix).max()) * 1e-7)
+            found = flow.log_matrix_gradient[trial, layer, index]
+            assert found == pytest.approx(math.log(np.linalg.norm(gradient)), abs=1e-4)
+
+
+@pytest.mark.parametrize("variance", [1e-30, 1.0, 1e30])
+def test_ten_thousand_blocks_of_one_token_are_a_product(variance):
+    # with one token, one unit and nothing but attention, x_{l+1} = (1 + v_l o_l) x_l
+    network = Transformer(10_000, 1, tokens=1, norm="none", ffn_multiple=0, weight_variance=variance)
+    flow, drawn = propagate(network, 2, 4), draw(network, 1, 4)
+    value, output = drawn.value.astype(float).ravel(), drawn.output.astype(float).ravel()
+    steps = np.log(np.abs(1 + value * output))
+    path = np.concatenate([[0], np.cumsum(steps)])
+    assert flow.log_signal[1] - flow.log_signal[1, 0] == pytest.approx(path, rel=1e-9, abs=1e-9)
+    assert flow.log_gradient[1] == pytest.approx(path[-1] - path, rel=1e-9, abs=1e-9)
+    of_value = path[:-1] + flow.log_signal[1, 0] + np.log(np.abs(output)) + path[-1] - path[1:]
+    assert flow.log_matrix_gradient[1, :, 2] == pytest.approx(of_value, rel=1e-9, abs=1e-6)
+    assert not np.isnan(flow.log_residual).any() and np.all(flow.log_residual == -math.inf)
+
+
+def test_tokens_that_are_all_zero_are_no_way_apart():
+    network = Transformer(3, 1, tokens=2, norm="none", skip=False, ffn_multiple=1)  # dead in three of four
+    flow = propagate(network, 50)
+    dead = np.isneginf(flow.log_signal)
+    assert dead.any() and np.all(flow.log_residual[dead] == -math.inf)
+    for name in ("log_signal", "log_gradient", "log_weight_gradient", "log_matrix_gradient", "log_residual"):
+        assert np.all(getattr(flow, name) < math.inf), name  # nor NaN
+
+
+@pytest.mark.parametrize("rest", [0.25, 1e-6, 1e-12, 1e-17, 1e-200])
+def test_slopes_of_softmax_keep_their_digits_where_one_token_has_nearly_all(rest):
+    a, of_a = np.array([[1 - rest, rest]] * 2), np.array([[3.0, 0.7]] * 2)
+    back_through_softmax(a, of_a, 1.0)
+    exact = rest * (1 - rest) * (3.0 - 0.7)
+    assert of_a[0] == pytest.approx([exact, -exact], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,34 @@ def test_growth_beyond_float32_is_an_error_that_says_where():
         propagate(Recurrent(400, 8, "linear", weight_variance=4.0), 1)
 
 
+def test_infinities_that_cancel_are_an_error_too():
+    with pytest.raises(ValueError, match="leaves the range of float32 at step"):
+        propagate(Recurrent(3, 8, "linear", weight_variance=1e30, initial_rms=1e15), 20)
+
+
+def test_weight_gradient_of_states_below_float32s_normal_range():
+    network = Recurrent(140, 6, "linear", "orthogonal", weight_variance=0.25, input_variance=0.0, initial_rms=1.0)
+    flow, drawn = propagate(network, 3, 2), as_float64(draw(network, 2, 2))
+    path, delta, total, steps = states("linear", drawn), drawn["loss"], 0.0, []
+    for h, _ in path[-2::-1]:
+        total = total + np.outer(delta, h)
+        steps.append(np.linalg.norm(delta) * np.linalg.norm(h))
+        delta = drawn["weights"].T @ delta
+    assert path[-1][0].max() < np.finfo(np.float32).smallest_normal
+    assert flow.log_weight_gradient[2] == pytest.approx(np.log(steps[::-1]), abs=1e-3)
+    assert flow.log_total_weight_gradient[2] == pytest.approx(math.log(np.linalg.norm(total)), abs=1e-3)
+
+
+@pytest.mark.parametrize("cell", ["sigmoid", "tanh"])
+def test_slopes_below_float32s_normal_range_leave_finite_gradients(cell):
+    # saturated units: |δ| is subnormal, and its direction still has the norm 1
+    flow = propagate(Recurrent(4, 3, cell, weight_variance=1.0, input_variance=900.0), 2000, 1)
+    assert np.all(flow.log_total_weight_gradient < math.inf) and np.all(flow.log_gradient < math.inf)
+    # the sum over all steps is no larger than the sum of their norms
+    bound = np.logaddexp.reduce(flow.log_weight_gradient, axis=1)
+    assert np.all(flow.log_total_weight_gradient <= bound + 1e-3)
+
+
 # Theory
 
 

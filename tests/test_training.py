@@ -334,6 +334,42 @@ def test_scores_are_those_of_the_final_weights():
     )
 
 
+@pytest.mark.parametrize("normalisation, batch_size", [("layer", 32), ("rms", 32), ("batch", 300), ("batch", 150)])
+def test_scores_before_the_first_step_are_those_of_the_initial_weights(normalisation, batch_size):
+    inputs, labels = toy()
+    test_inputs, test_labels = toy(150, seed=1)
+    network = Network(3, 10, "tanh", "xavier", normalisation=normalisation, batch_size=2)
+    done = train(
+        network, inputs, labels, learning_rate=0.1, epochs=1, batch_size=batch_size, seed=3, trials=2,
+        test_inputs=test_inputs, test_labels=test_labels,
+    )  # fmt: skip
+    weights = initial_weights(network, 2, 2, 1, 3)
+    by_batch = batch_size if normalisation == "batch" else 300  # of whose examples the norm takes the statistics
+    losses = [
+        loss_of(network, weights, inputs[i : i + by_batch].astype(np.float32), labels[i : i + by_batch])
+        for i in range(0, 300, by_batch)
+    ]
+    assert done.train_loss[1, 0] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert done.test_loss[1, 0] == pytest.approx(
+        loss_of(network, weights, test_inputs.astype(np.float32), test_labels), rel=1e-5
+    )
+    assert 0 < done.train_accuracy[1, 0] < 1 and not done.diverged.any()
+
+
+def test_one_example_has_no_statistics_of_a_batch():
+    inputs, labels = toy(61)
+    network = Network(2, 10, "tanh", "xavier", normalisation="batch", batch_size=2)
+
+    def run(count, tests):
+        return train(
+            network, inputs[:count], labels[:count], learning_rate=0.1, epochs=1, batch_size=20,
+            test_inputs=inputs[:tests], test_labels=labels[:tests],
+        )  # fmt: skip
+
+    assert run(61, 60).train_loss[0, 0] == run(60, 60).train_loss[0, 0]
+    assert np.isnan(run(60, 1).test_loss[0, 0]) and np.isfinite(run(60, 1).test_loss[0, 1])
+
+
 def test_divergence_is_reported():
     inputs, labels = toy()
     network = Network(20, 10, "relu", "he", residual="preactivation")

@@ -2,11 +2,14 @@
 
 All weights are made in full, and each branch is computed again on the way back instead of being stored. Arithmetic is
 float64, but for φ and φ′ of the feed-forward branch, which are float32.
+
+Signals and gradients can grow and shrink without end: each matrix has a binary exponent k and stands for 2^k times its entries.
+It is 0 until the largest entry leaves the range of 2^±USUAL.
 """
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,14 +17,27 @@ import numpy as np
 from numba import njit, types
 
 from vgp_kernels.activations import activation, value_and_slope
-from vgp_kernels.arithmetic import STRICT, exp64, f32, f64, fma, log64
+from vgp_kernels.arithmetic import STRICT, binary_exponent, bits_from_double, exp64, f32, f64, fma, log64, power_of_two
 from vgp_kernels.cache import cached
-from vgp_kernels.frames import dot_by_warp, fill, sum_by_warp, sum_of
-from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, put, row, rows_of_warp, together
+from vgp_kernels.frames import NO_EXPONENT, USUAL, dot_by_warp, fill, sum_by_warp, sum_of
+from vgp_kernels.lanes import (
+    columns_of_lane,
+    compile_once,
+    flat,
+    mine,
+    most_over_warp,
+    part,
+    put,
+    row,
+    rows_of_warp,
+    together,
+)
 from vgp_kernels.matrices import draw_normals, multiply, transpose
 from vgp_kernels.moments import moments, pair_moments
 from vgp_kernels.network import check_name, checked_count, checked_real
+from vgp_kernels.pool import WATCH, announced, halted, share, stopped
 from vgp_kernels.randomness import u32
+from vgp_kernels.recursion import LN2
 
 NORMS = {
     "pre": "x + α B(N(x)), and N at the very end",
@@ -32,6 +48,11 @@ NORMS = {
 MATRICES = ("query", "key", "value", "output", "first", "second")
 LARGEST_WEIGHTS = 2**28  # entries in all
 EPSILON = 1e-5  # added to the variance, as in PyTorch
+WINDOW = (
+    56  # φ is linear, to the last bit of float32, below 2^-56 if φ(0) = 0, and on either side of ±2^56 if unbounded
+)
+SATURATED = 2.0**-30  # what softmax may leave to all others where one has nearly everything
+PIECE = 2**27  # products of numbers that a thread does before it looks whether to stop
 CLOSE = 1e-9  # two tokens whose correlation is nearer to 1 are treated to first order
 
 # purposes of the random numbers
@@ -120,6 +141,8 @@ class Transformer:
 class TransformerFlow:
     """What `propagate` measured of a transformer, block by block, in natural logarithms; -inf where a norm is exactly 0.
 
+    Softmax's weights below e^-700 count as 0, and slopes below float32's range.
+
     x_l is the matrix of all tokens after block l = 0 … L. ∂E/∂y is a random direction of norm 1 at the output y, which is x_L,
     normalised once more with norm "pre".
     """
@@ -135,7 +158,8 @@ class TransformerFlow:
     log_matrix_gradient: np.ndarray
     """(trials, L, 6): ln |∂E/∂W| for W_Q, W_K, W_V, W_O, W_1, W_2 in this order; -inf for what is not there."""
     log_residual: np.ndarray
-    """(trials, L + 1): ln |x_l - m_l|/|x_l| for the mean token m_l: how far the tokens are from being all the same."""
+    """(trials, L + 1): ln |x_l - m_l|/|x_l| for the mean token m_l: how far the tokens are from being all the same; -inf where
+    they are the same, be it that all are 0."""
 
     @property
     def trials(self) -> int:
@@ -170,6 +194,9 @@ class Rules(NamedTuple):
     branch_scale: float
     pre: bool
     post: bool
+    shrinks: bool
+    """Whether φ is linear near 0, and whether on either side far away."""
+    grows: bool
     own: np.float32
     """What multiplies a token's own normals, and those that all have in common."""
     common: np.float32
@@ -179,6 +206,7 @@ class Rules(NamedTuple):
     @classmethod
     def of(cls, network: Transformer) -> "Rules":
         n, inside = network.width, network.ffn_multiple * network.width
+        phi = activation(network.activation)
         variances = [network.query_variance] * 2 + [network.weight_variance] * 3 + [network.second_variance]
         gains = [1.0] * 2 + [network.weight_gain] * 4
         return cls(
@@ -188,6 +216,8 @@ class Rules(NamedTuple):
             network.branch_scale,
             network.norm == "pre",
             network.norm in ("post", "deepnorm"),
+            phi.vanishes_at_zero,
+            not phi.is_bounded,
             f32(math.sqrt(1 - network.token_correlation)),
             f32(math.sqrt(network.token_correlation)),
             tuple(
@@ -223,6 +253,7 @@ class Layout(NamedTuple):
     of_tokens: int
     strip: int
     sizes: int
+    exponents: int
     wide: int
     """(tokens, width): what is worked on, then the inputs of all branches, and the output."""
 
@@ -242,7 +273,7 @@ def layout_of(network: Transformer, kept: int) -> tuple[Layout, int, int]:
     t, n, inside = network.tokens, network.width, network.ffn_multiple * network.width
     head, branches = n // network.heads, network.blocks * (2 if inside else 1)
     largest = max(n, inside)
-    sizes = DEEP * t * inside, OF_HEAD * t * head, SCORES * t * t, OF_TOKENS * t, (STRIP + 1) * largest, 6
+    sizes = DEEP * t * inside, OF_HEAD * t * head, SCORES * t * t, OF_TOKENS * t, (STRIP + 1) * largest, 6, branches + 1
     starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     single = 2 * t * n + n + n * largest + kept * (4 * n * n + 2 * n * inside)
     double = starts[-1] + (INPUTS + branches + 1) * t * n
@@ -349,6 +380,13 @@ def sizes_of(room):
     return row(part(room.double, room.layout.sizes, (1, 6)), 0)
 
 
+@njit(inline="always", **STRICT)
+def exponents(room):
+    """Of the inputs of all branches, and of the output; whole numbers."""
+    layout = room.layout
+    return row(part(room.double, layout.exponents, (1, layout.blocks * (2 if layout.inside > 0 else 1) + 1)), 0)
+
+
 # Then what is done with them
 
 
@@ -388,6 +426,86 @@ def combine(a, x, b, y, out):
 
 
 @njit(**STRICT)
+def largest_of(x, memory):
+    """⌊log₂⌋ of the largest entry, or NO_EXPONENT if all are 0; there is memory for a row."""
+    compile_once()
+    n, bits = x.shape[1], np.int64(0)
+    fill(memory, 0.0, n)
+    for i in range(len(x)):
+        for j in mine(n):
+            size = abs(x[i, j])
+            memory[j] = size if size > memory[j] else memory[j]
+    together()
+    for j in columns_of_lane(n):
+        bits = max(bits, np.int64(bits_from_double(memory[j])))
+    bits = most_over_warp(bits)
+    together()
+    return (bits >> np.int64(52)) - 1023 if bits > 0 else NO_EXPONENT
+
+
+@njit(**STRICT)
+def settle(x, exponent, memory):
+    """Move a power of two from the entries to the exponent, which it returns, where they are out of the usual range."""
+    compile_once()
+    largest = largest_of(x, memory)
+    if largest == NO_EXPONENT:
+        return 0
+    if abs(largest) <= USUAL:
+        return exponent
+    combine(power_of_two(-largest), x, 0.0, x, x)
+    return exponent + largest
+
+
+@njit(**STRICT)
+def add_up(a, x, of_x, b, y, of_y, out, memory):
+    """2^k out ← a 2^of_x x + b 2^of_y y; returns k."""
+    compile_once()
+    common = of_x
+    if of_x != of_y:
+        a = a if largest_of(x, memory) != NO_EXPONENT else 0.0
+        b = b if largest_of(y, memory) != NO_EXPONENT else 0.0
+        common = of_y if a == 0.0 else of_x if b == 0.0 else max(of_x, of_y)
+        a = a * power_of_two(of_x - common) if a != 0.0 else a
+        b = b * power_of_two(of_y - common) if b != 0.0 else b
+    combine(a, x, b, y, out)
+    return settle(out, common, memory)
+
+
+@njit(**STRICT)
+def into_window(z, exponent, shrinks, grows, targets):
+    """z_i ← 2^(exponent - t_i) z_i, which float32 holds, and t_i, which is 0 unless φ is linear there."""
+    compile_once()
+    for i in mine(len(z)):
+        size, target = 0.0, 0
+        for j in range(z.shape[1]):
+            size = max(size, abs(z[i, j]))
+        if size > 0.0:
+            largest = binary_exponent(size) + exponent
+            if shrinks:
+                target = min(largest + WINDOW, 0)
+            if grows:
+                target += max(largest - WINDOW, 0)
+        targets[i] = f64(target)
+    together()
+    for i in rows_of_warp(len(z)):
+        factor = power_of_two(exponent - np.int64(targets[i]))
+        for j in columns_of_lane(z.shape[1]):
+            z[i, j] = min(max(z[i, j] * factor, -1e30), 1e30)
+    together()
+
+
+@njit(**STRICT)
+def out_of_window(h, targets, exponent):
+    """2^exponent h_i ← 2^t_i h_i."""
+    compile_once()
+    for i in rows_of_warp(len(h)):
+        factor = power_of_two(np.int64(targets[i]) - exponent)
+        for j in columns_of_lane(h.shape[1]):
+            h[i, j] *= factor
+    together()
+
+
+@njit(**STRICT)
 def take_means(x, means):
     """The mean of each row."""
     compile_once()
@@ -406,14 +524,16 @@ def take_mean_products(x, y, means):
 
 
 @njit(**STRICT)
-def normalise(x, out, scales):
-    """out ← N(x): each row minus its mean, over its standard deviation; and 1 over the latter."""
+def normalise(x, exponent, out, scales):
+    """2^k out ← N(2^exponent x): each row minus its mean, over its standard deviation; and 1 over the latter. k is min(exponent, 0),
+    and the scales are in units of 2^(k - exponent)."""
     compile_once()
     take_means(x, scales)
     subtract(x, scales, out)
     take_mean_products(out, out, scales)
+    above, below = power_of_two(-2 * max(exponent, 0)), power_of_two(2 * min(exponent, 0))
     for i in mine(len(x)):
-        scales[i] = 1.0 / math.sqrt(scales[i] + EPSILON)
+        scales[i] = 1.0 / math.sqrt(scales[i] * below + EPSILON * above)
     together()
     scale_rows(out, scales)
 
@@ -438,20 +558,21 @@ def scale_rows(x, scales):
 
 
 @njit(**STRICT)
-def back_through_norm(y, scales, g, means, alongs):
-    """g ← (g - mean(g) - y mean(g y))/std for y = N(x)."""
+def back_through_norm(y, exponent, scales, g, means, alongs):
+    """g ← (g - mean(g) - y mean(g y))/std for y = N(2^exponent x), as `normalise` leaves it."""
     compile_once()
     take_means(g, means)
     take_mean_products(g, y, alongs)
-    subtract_parts(y, scales, g, means, alongs)
+    subtract_parts(y, power_of_two(2 * min(exponent, 0)), scales, g, means, alongs)
 
 
 @njit(**STRICT)
-def subtract_parts(y, scales, g, means, alongs):
+def subtract_parts(y, factor, scales, g, means, alongs):
     compile_once()
     for i in rows_of_warp(len(g)):
+        along = alongs[i] * factor
         for j in columns_of_lane(g.shape[1]):
-            g[i, j] = (g[i, j] - means[i] - y[i, j] * alongs[i]) * scales[i]
+            g[i, j] = (g[i, j] - means[i] - y[i, j] * along) * scales[i]
     together()
 
 
@@ -496,19 +617,40 @@ def softmax(a, scale):
 
 @njit(**STRICT)
 def back_through_softmax(a, of_a, scale):
-    """of_a ← ∂E/∂S = A ⊙ (∂E/∂A - (∂E/∂A ⊙ A) 1), times the scale of the scores."""
+    """of_a ← ∂E/∂S = A ⊙ (∂E/∂A - (∂E/∂A ⊙ A) 1), times the scale of the scores.
+
+    Each row adds up to 0. Where A has nearly everything in one entry, that gives the entry, of which the difference has no digits.
+    """
     compile_once()
     for i in mine(len(a)):
-        along = 0.0
+        along, winner, others = 0.0, -1, 0.0
         for j in range(len(a)):
             along = fma(of_a[i, j], a[i, j], along)
+            if a[i, j] > 1.0 - SATURATED:
+                winner = j
         for j in range(len(a)):
             of_a[i, j] = a[i, j] * (of_a[i, j] - along) * scale
+            others += of_a[i, j] if j != winner else 0.0
+        if winner >= 0:
+            of_a[i, winner] = -others
     together()
 
 
 @njit(**STRICT)
-def mix(heads, scale, room):
+def times(a, b, out, watch):
+    """out ← A B, some rows at a time where a thread may have to stop."""
+    compile_once()
+    some = len(a) if watch is None else max(PIECE // (b.shape[0] * b.shape[1]) // 4 * 4, 4)
+    for start in range(0, len(a), some):
+        if stopped(watch):
+            return
+        count = min(some, len(a) - start)
+        of_a = part(flat(a), start * a.shape[1], (count, a.shape[1]))
+        multiply(of_a, b, part(flat(out), start * out.shape[1], (count, out.shape[1])))
+
+
+@njit(**STRICT)
+def mix(heads, scale, room, watch):
     """A V for all heads side by side."""
     compile_once()
     a, own_q, own_k = scores(room, A), of_head(room, HEAD_Q), of_head(room, HEAD_K)
@@ -518,15 +660,15 @@ def mix(heads, scale, room):
         take_head(wide(room, K), head, own_k)
         take_head(wide(room, V), head, own_v)
         transpose(own_k, on_its_side(of_head(room, TURNED_HEAD)))
-        multiply(own_q, on_its_side(of_head(room, TURNED_HEAD)), a)
+        times(own_q, on_its_side(of_head(room, TURNED_HEAD)), a, watch)
         softmax(a, scale)
-        multiply(a, own_v, mixed)
+        times(a, own_v, mixed, watch)
         put_head(mixed, head, wide(room, MIX))
 
 
 @njit(**STRICT)
-def back_through_mixing(heads, scale, room):
-    """∂E/∂q, ∂E/∂k and ∂E/∂v for g = ∂E/∂(A V)."""
+def back_through_mixing(heads, scale, lift, room, watch):
+    """∂E/∂q, ∂E/∂k and ∂E/∂v for g = ∂E/∂(A V); scores are lift times those of q and k."""
     compile_once()
     a, of_a, turned_a = scores(room, A), scores(room, OF_A), scores(room, TURNED_A)
     own_q, own_k, own_v, own_g = (
@@ -538,18 +680,18 @@ def back_through_mixing(heads, scale, room):
         take_head(wide(room, V), head, own_v)
         take_head(wide(room, OF_MIX), head, own_g)
         transpose(own_k, on_its_side(of_head(room, TURNED_HEAD)))
-        multiply(own_q, on_its_side(of_head(room, TURNED_HEAD)), a)
-        softmax(a, scale)
+        times(own_q, on_its_side(of_head(room, TURNED_HEAD)), a, watch)
+        softmax(a, scale * lift)
         transpose(own_v, on_its_side(of_head(room, TURNED_HEAD)))
-        multiply(own_g, on_its_side(of_head(room, TURNED_HEAD)), of_a)
+        times(own_g, on_its_side(of_head(room, TURNED_HEAD)), of_a, watch)
         transpose(a, turned_a)
-        multiply(turned_a, own_g, own_v)
+        times(turned_a, own_g, own_v, watch)
         put_head(own_v, head, wide(room, OF_V))
         back_through_softmax(a, of_a, scale)
-        multiply(of_a, own_k, own_v)
+        times(of_a, own_k, own_v, watch)
         put_head(own_v, head, wide(room, OF_Q))
         transpose(of_a, turned_a)
-        multiply(turned_a, own_q, own_v)
+        times(turned_a, own_q, own_v, watch)
         put_head(own_v, head, wide(room, OF_K))
 
 
@@ -576,13 +718,15 @@ def log_norm(x, sums):
 
 
 @njit(**STRICT)
-def log_norm_of_product(u, g, turned_u, strip):
+def log_norm_of_product(u, g, turned_u, strip, watch):
     """ln |uᵀ g|, some rows at a time."""
     compile_once()
     rows, columns, sums = u.shape[1], g.shape[1], row(strip, STRIP)
     transpose(u, turned_u)
     fill(sums, 0.0, columns)
     for start in range(0, rows, STRIP):
+        if stopped(watch):
+            return math.nan
         count = min(STRIP, rows - start)
         multiply(part(flat(turned_u), start * len(u), (count, len(u))), g, strip)
         add_squares(strip, count, columns, sums)
@@ -604,29 +748,43 @@ def log_spread(x, size, sums, means):
         for j in mine(n):
             off = x[i, j] - means[j] / len(x)
             sums[j] = fma(off, off, sums[j])
-    return 0.5 * log64(sum_of(sums, n)) - size
+    square = sum_of(sums, n)
+    return 0.5 * log64(square) - size if square > 0.0 else -math.inf
+
+
+@njit(inline="always", **STRICT)
+def lift_of(exponent):
+    """The factor of the scores of inputs with this exponent. One token has all the attention long before it is held."""
+    return power_of_two(min(2 * exponent, 700))
 
 
 @njit(**STRICT)
-def run_branch(activate, block, half, rules, room):
-    """From the input to the branch, and what lies between: attention, or the feed-forward branch if half is 1."""
+def run_branch(activate, block, half, rules, room, watch):
+    """From the input to the branch: attention, or the feed-forward branch if half is 1. Returns the exponents of what enters after
+    a norm, and of the branch."""
     compile_once()
-    x, u, branch = wide(room, input_of(block, half, room)), wide(room, U), wide(room, BRANCH)
+    at, u, branch = input_of(block, half, room), wide(room, U), wide(room, BRANCH)
+    exponent = exponent_of(at, room)
     if rules.pre:
-        normalise(x, u, of_tokens(room, PRE))
+        normalise(wide(room, at), exponent, u, of_tokens(room, PRE))
+        exponent = min(exponent, 0)
     else:
-        combine(1.0, x, 0.0, x, u)
+        combine(1.0, wide(room, at), 0.0, wide(room, at), u)
     if half == 0:
         for index in range(3):
-            multiply(u, weights(room, block, index), wide(room, Q + index))
-        mix(rules.heads, rules.score_scale, room)
-        multiply(wide(room, MIX), weights(room, block, 3), branch)
-    else:
-        inner = deep(room, INNER)
-        multiply(u, weights(room, block, 4), inner)
-        activate(inner, deep(room, SLOPE))
-        together()
-        multiply(inner, weights(room, block, 5), branch)
+            times(u, weights(room, block, index), wide(room, Q + index), watch)
+        mix(rules.heads, rules.score_scale * lift_of(exponent), room, watch)
+        times(wide(room, MIX), weights(room, block, 3), branch, watch)
+        return exponent, exponent
+    inner, targets = deep(room, INNER), of_tokens(room, MEAN)
+    times(u, weights(room, block, 4), inner, watch)
+    into_window(inner, exponent, rules.shrinks, rules.grows, targets)
+    activate(inner, deep(room, SLOPE))
+    together()
+    of_inner = (min(exponent, 0) if rules.shrinks else 0) + (max(exponent, 0) if rules.grows else 0)
+    out_of_window(inner, targets, of_inner)
+    times(inner, weights(room, block, 5), branch, watch)
+    return exponent, of_inner
 
 
 @njit(inline="always", **STRICT)
@@ -635,89 +793,112 @@ def input_of(block, half, room):
     return INPUTS + (2 * block + half if room.layout.inside > 0 else block)
 
 
+@njit(inline="always", **STRICT)
+def exponent_of(at, room):
+    return np.int64(exponents(room)[at - INPUTS])
+
+
 @njit(**STRICT)
-def back_through_attention(block, rules, room):
-    """∂E/∂u, and the sizes of the gradients of the four matrices."""
+def back_through_attention(block, exponent, of_g, rules, room, watch):
+    """2^k ∂E/∂u, and the sizes of the gradients of the four matrices, for inputs and a gradient with these exponents; returns k."""
     compile_once()
     n, of_u, of_branch, other = room.layout.width, wide(room, OF_U), wide(room, BRANCH), wide(room, TOTAL)
-    put(
-        sizes_of(room),
-        3,
-        log_norm_of_product(wide(room, MIX), of_branch, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
-    )
+    memory, turned_wide = row(strip(room), STRIP), on_its_side(wide(room, TURNED_WIDE))
+    size = log_norm_of_product(wide(room, MIX), of_branch, turned_wide, strip(room), watch)
+    put(sizes_of(room), 3, size + LN2 * (exponent + of_g))
     transpose(weights(room, block, 3), turned(room, n, n))
-    multiply(of_branch, turned(room, n, n), wide(room, OF_MIX))
-    back_through_mixing(rules.heads, rules.score_scale, room)
+    times(of_branch, turned(room, n, n), wide(room, OF_MIX), watch)
+    back_through_mixing(rules.heads, rules.score_scale, lift_of(exponent), room, watch)
+    of_sum = 0
     for index in range(3):
-        of_own = wide(room, OF_Q + index)
-        put(
-            sizes_of(room),
-            index,
-            log_norm_of_product(wide(room, U), of_own, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
-        )
+        own = wide(room, OF_Q + index)
+        of_own = settle(own, of_g + (2 * exponent if index < 2 else 0), memory)
+        size = log_norm_of_product(wide(room, U), own, turned_wide, strip(room), watch)
+        put(sizes_of(room), index, size + LN2 * (exponent + of_own))
         transpose(weights(room, block, index), turned(room, n, n))
-        multiply(of_own, turned(room, n, n), other)
-        combine(1.0, other, 1.0 if index > 0 else 0.0, of_u if index > 0 else other, of_u)
+        times(own, turned(room, n, n), other, watch)
+        if index == 0:
+            combine(1.0, other, 0.0, other, of_u)
+            of_sum = of_own
+        else:
+            of_sum = add_up(1.0, other, of_own, 1.0, of_u, of_sum, of_u, memory)
+    return of_sum
 
 
 @njit(**STRICT)
-def back_through_feed_forward(block, room):
-    """∂E/∂u, and the sizes of the gradients of the two matrices."""
+def back_through_feed_forward(block, exponent, of_inner_signal, of_g, room, watch):
+    """The same of the two matrices."""
     compile_once()
     n, inside = room.layout.width, room.layout.inside
     inner, slope, of_inner, of_branch = deep(room, INNER), deep(room, SLOPE), deep(room, OF_INNER), wide(room, BRANCH)
-    put(sizes_of(room), 5, log_norm_of_product(inner, of_branch, on_its_side(deep(room, TURNED_DEEP)), strip(room)))
+    size = log_norm_of_product(inner, of_branch, on_its_side(deep(room, TURNED_DEEP)), strip(room), watch)
+    put(sizes_of(room), 5, size + LN2 * (of_inner_signal + of_g))
     transpose(weights(room, block, 5), turned(room, n, inside))
-    multiply(of_branch, turned(room, n, inside), of_inner)
+    times(of_branch, turned(room, n, inside), of_inner, watch)
     for i in rows_of_warp(len(slope)):
         for j in columns_of_lane(inside):
             of_inner[i, j] *= slope[i, j]
     together()
-    put(
-        sizes_of(room),
-        4,
-        log_norm_of_product(wide(room, U), of_inner, on_its_side(wide(room, TURNED_WIDE)), strip(room)),
-    )
+    size = log_norm_of_product(wide(room, U), of_inner, on_its_side(wide(room, TURNED_WIDE)), strip(room), watch)
+    put(sizes_of(room), 4, size + LN2 * (exponent + of_g))
     transpose(weights(room, block, 4), turned(room, inside, n))
-    multiply(of_inner, turned(room, inside, n), wide(room, OF_U))
+    times(of_inner, turned(room, inside, n), wide(room, OF_U), watch)
+    return of_g
 
 
 @njit(**STRICT)
 def run_transformer(
     activate, rules, trial, seed_low, seed_high, room,
-    log_signal, log_gradient, log_weight_gradient, log_matrix_gradient, log_residual,
+    log_signal, log_gradient, log_weight_gradient, log_matrix_gradient, log_residual, watch,
 ):  # fmt: skip
     """Draw one transformer and take it forward and back."""
     layout, g, y, total, branch = room.layout, wide(room, G), wide(room, Y), wide(room, TOTAL), wide(room, BRANCH)
     blocks, halves, sums, sizes = layout.blocks, 2 if layout.inside > 0 else 1, row(strip(room), STRIP), sizes_of(room)
+    means, alongs = of_tokens(room, MEAN), of_tokens(room, ALONG)
     draw_ends(rules, trial, seed_low, seed_high, room)
     combine(1.0, ends(room, 0), 0.0, ends(room, 0), wide(room, INPUTS))
+    put(exponents(room), 0, 0.0)
     for block in range(-1, blocks):
+        if halted(watch):
+            return
         if block >= 0:
             draw_block(block, rules, trial, seed_low, seed_high, room)
             for half in range(halves):
-                run_branch(activate, block, half, rules, room)
+                _, of_branch = run_branch(activate, block, half, rules, room, watch)
                 at = input_of(block, half, room)
-                sum_of_branches = total if rules.post else wide(room, at + 1)
-                combine(rules.skip, wide(room, at), rules.branch_scale, branch, sum_of_branches)
+                x, next_x = wide(room, at), wide(room, at + 1)
+                out = total if rules.post else next_x
+                exponent = add_up(
+                    rules.skip, x, exponent_of(at, room), rules.branch_scale, branch, of_branch, out, sums
+                )
                 if rules.post:
-                    normalise(total, wide(room, at + 1), of_tokens(room, POST))
-        x = wide(room, input_of(block + 1, 0, room))
+                    normalise(total, exponent, next_x, of_tokens(room, POST))
+                    exponent = settle(next_x, min(exponent, 0), sums)
+                put(exponents(room), at + 1 - INPUTS, f64(exponent))
+        at = input_of(block + 1, 0, room)
+        x = wide(room, at)
         size = log_norm(x, sums)
-        log_signal[block + 1] = size - 0.5 * log64(float(x.size))
+        log_signal[block + 1] = size - 0.5 * log64(float(x.size)) + LN2 * exponent_of(at, room)
         log_residual[block + 1] = log_spread(x, size, sums, row(strip(room), 0))
 
     combine(1.0, ends(room, 1), 0.0, ends(room, 1), g)
+    of_g = 0
     if rules.pre:
-        normalise(wide(room, input_of(blocks, 0, room)), y, of_tokens(room, PRE))
-        back_through_norm(y, of_tokens(room, PRE), g, of_tokens(room, MEAN), of_tokens(room, ALONG))
+        at = input_of(blocks, 0, room)
+        exponent = exponent_of(at, room)
+        normalise(wide(room, at), exponent, y, of_tokens(room, PRE))
+        back_through_norm(y, exponent, of_tokens(room, PRE), g, means, alongs)
+        of_g = settle(g, -max(exponent, 0), sums)
     log_scale = 0.0
     for block in range(blocks - 1, -2, -1):
+        if halted(watch):
+            return
         square = sum_of_squares(g, sums)
         if square > 0.0:
             combine(1.0 / math.sqrt(square), g, 0.0, g, g)
-        log_scale += 0.5 * log64(square)
+        log_scale += 0.5 * log64(square) + LN2 * of_g
         log_gradient[block + 1] = log_scale
+        of_g = 0
         if block < 0:
             break
         if layout.kept < blocks:
@@ -725,21 +906,33 @@ def run_transformer(
         put(sizes, 4, -math.inf)
         put(sizes, 5, -math.inf)
         for half in range(halves - 1, -1, -1):
-            run_branch(activate, block, half, rules, room)
+            exponent, of_branch = run_branch(activate, block, half, rules, room, watch)
+            at = input_of(block, half, room)
             if rules.post:
-                combine(rules.skip, wide(room, input_of(block, half, room)), rules.branch_scale, branch, total)
-                normalise(total, y, of_tokens(room, POST))
-                back_through_norm(y, of_tokens(room, POST), g, of_tokens(room, MEAN), of_tokens(room, ALONG))
+                of_sum = add_up(
+                    rules.skip,
+                    wide(room, at),
+                    exponent_of(at, room),
+                    rules.branch_scale,
+                    branch,
+                    of_branch,
+                    total,
+                    sums,
+                )
+                normalise(total, of_sum, y, of_tokens(room, POST))
+                back_through_norm(y, of_sum, of_tokens(room, POST), g, means, alongs)
+                of_g = settle(g, of_g - max(of_sum, 0), sums)
             combine(rules.branch_scale, g, 0.0, g, branch)
+            of_delta = settle(branch, of_g, sums)
             if half == 0:
-                back_through_attention(block, rules, room)
+                of_u = back_through_attention(block, exponent, of_delta, rules, room, watch)
             else:
-                back_through_feed_forward(block, room)
-            of_u = wide(room, OF_U)
+                of_u = back_through_feed_forward(block, exponent, of_branch, of_delta, room, watch)
             if rules.pre:
-                u, scales = wide(room, U), of_tokens(room, PRE)
-                back_through_norm(u, scales, of_u, of_tokens(room, MEAN), of_tokens(room, ALONG))
-            combine(rules.skip, g, 1.0, of_u, g)
+                own = exponent_of(at, room)
+                back_through_norm(wide(room, U), own, of_tokens(room, PRE), wide(room, OF_U), means, alongs)
+                of_u -= max(own, 0)
+            of_g = add_up(rules.skip, g, of_g, 1.0, wide(room, OF_U), of_u, g, sums)
         square, largest = 0.0, -math.inf
         for i in range(6):
             largest = max(largest, sizes[i])
@@ -754,14 +947,14 @@ def run_transformer(
 
 WORD = types.uint32
 RULES = types.NamedTuple(
-    [types.int64, *[types.float64] * 3, *[types.boolean] * 2, *[types.float32] * 2, types.UniTuple(types.float32, 6)],
+    [types.int64, *[types.float64] * 3, *[types.boolean] * 4, *[types.float32] * 2, types.UniTuple(types.float32, 6)],
     Rules,
 )
 LAYOUT = types.NamedUniTuple(types.int64, len(Layout._fields), Layout)
 ROOM = types.NamedTuple([LAYOUT, types.float32[::1], types.float64[::1]], Room)
 ACTIVATE = types.void(types.float64[:, ::1], types.float64[:, ::1])
 OUTPUTS = [types.Array(types.float64, dimensions, "C") for dimensions in (1, 1, 1, 2, 1)]
-RUN = types.void(types.FunctionType(ACTIVATE), RULES, WORD, WORD, WORD, ROOM, *OUTPUTS)
+RUN = types.void(types.FunctionType(ACTIVATE), RULES, WORD, WORD, WORD, ROOM, *OUTPUTS, WATCH)
 
 
 def activate(name, z, slope):
@@ -790,11 +983,22 @@ def transformer_function():
 
     @cached(RUN, nogil=True, **STRICT)
     def run(
-        activate, rules, trial, seed_low, seed_high, room, signal, gradient, weight_gradient, of_matrices, residual
+        activate,
+        rules,
+        trial,
+        seed_low,
+        seed_high,
+        room,
+        signal,
+        gradient,
+        weight_gradient,
+        of_matrices,
+        residual,
+        watch,
     ):
         run_transformer(
             activate, rules, trial, seed_low, seed_high, room,
-            signal, gradient, weight_gradient, of_matrices, residual,
+            signal, gradient, weight_gradient, of_matrices, residual, watch,
         )  # fmt: skip
 
     return run
@@ -819,21 +1023,19 @@ def results(network: Transformer) -> tuple[tuple[int, ...], ...]:
     return (blocks + 1,), (blocks + 1,), (blocks,), (blocks, 6), (blocks + 1,)
 
 
-def run(network: Transformer, trials: int, seed: int, threads: int) -> list[np.ndarray]:
+def run(network: Transformer, trials: int, seed: int, threads: int, progress: bool) -> list[np.ndarray]:
     """Draw the transformers and take them forward and back: what TransformerFlow has, in its order."""
     outputs = [np.empty((trials, *shape)) for shape in results(network)]
-    kernel, activate, rules = transformer_function(), activate_function(network.activation), Rules.of(network)
+    with announced(progress):
+        kernel, activate, rules = transformer_function(), activate_function(network.activation), Rules.of(network)
     seeds = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
-    waiting = iter(range(trials))  # the threads share it: each takes the next one when it is done with one
 
-    def run_some(thread: int) -> None:
+    def run_some(waiting: Iterator[int], watch: np.ndarray) -> None:
         room = room_of(network)
         for trial in waiting:
-            kernel(activate, rules, u32(trial), *seeds, room, *(output[trial] for output in outputs))
+            kernel(activate, rules, u32(trial), *seeds, room, *(output[trial] for output in outputs), watch)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_some, range(min(threads, trials))):
-            pass
+    share(range(trials), threads, run_some, progress, 2 * (network.blocks + 1))
     return outputs
 
 

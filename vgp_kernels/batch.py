@@ -19,7 +19,7 @@ Going back needs what the layers kept. If all do not fit into MEMORY, the pass f
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,7 @@ from vgp_kernels.frames import scale as rescale
 from vgp_kernels.lanes import compile_once, mine, prefer_wide_vectors, put, row, together
 from vgp_kernels.network import Network
 from vgp_kernels.normalisation import normalise, normalise_back
+from vgp_kernels.pool import WATCH, announced, halted, share, stopped
 from vgp_kernels.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32
 from vgp_kernels.recursion import LN2
 
@@ -150,7 +151,7 @@ BLOCK = types.NamedTuple([NUMBA_TYPES[kind] for kind in Block.__annotations__.va
 
 def run_signature(room):
     rows, word = types.float64[:, ::1], types.uint32
-    return types.void(types.FunctionType(ACTIVATE), BLOCK, types.int64, word, word, word, room, *[rows] * 5)
+    return types.void(types.FunctionType(ACTIVATE), BLOCK, types.int64, word, word, word, room, *[rows] * 5, WATCH)
 
 
 @njit(inline="always", **STRICT)
@@ -436,22 +437,26 @@ def log_norm(rows, exponents, batch_size, n):
 
 
 @njit(**STRICT)
-def again(apply, block, which, segment, key, room):
+def again(apply, block, which, segment, key, room, watch):
     """The pass forward through a segment once more, for what it keeps."""
     x, exponents = row(room.starts, which), row(room.start_exponents, which)
     for at in range(segment):
+        if stopped(watch):
+            return
         block_forward(apply, block, which * segment + at + 1, key, x, exponents, room.kept, at, room.work)
 
 
 @njit(**STRICT)
 def take_network(
-    apply, block, segment, key, room, log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation
+    apply, block, segment, key, room, log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation, watch
 ):  # fmt: skip
     """Take one network forward and back."""
     depth, width, input_width, batch_size = block.depth, block.width, block.input_width, block.batch_size
     kept, work, x, exponents = room.kept, room.work, room.x, room.exponents
     draw_inputs(block, key, x, exponents, work)
     for layer in range(depth + 1):
+        if halted(watch):
+            return
         if layer > 0:
             if (layer - 1) % segment == 0:
                 at = (layer - 1) // segment
@@ -466,10 +471,12 @@ def take_network(
     draw_loss_gradient(block, key, x, exponents)
     log_of_loss_gradient = log_norm(x, exponents, batch_size, width)
     for layer in range(depth, -1, -1):
+        if halted(watch):
+            return
         if layer < depth:
             at = layer % segment
             if at == segment - 1:
-                again(apply, block, layer // segment, segment, key, room)
+                again(apply, block, layer // segment, segment, key, room, watch)
             block_back(
                 block, layer + 1, key, x, exponents, kept, at, work, log_of_loss_gradient, log_weight_gradient
             )  # fmt: skip
@@ -522,14 +529,14 @@ def room_of(of):
 @njit(**STRICT)
 def take_networks(
     apply, block, segment, seed_low, seed_high, first_trial, room,
-    log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+    log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation, watch,
 ):  # fmt: skip
     """Take networks forward and back, one after another."""
     for trial in range(len(log_signal)):
         take_network(
             apply, block, segment, Key(u32(first_trial + u32(trial)), seed_low, seed_high), room, row(log_signal, trial),
             row(log_gradient, trial), row(log_weight_gradient, trial), row(correlation, trial),
-            row(gradient_correlation, trial),
+            row(gradient_correlation, trial), watch,
         )  # fmt: skip
 
 
@@ -541,11 +548,11 @@ def network_function():
     @cached(run_signature(room), nogil=True, **STRICT)
     def run_networks(
         apply, block, segment, seed_low, seed_high, first_trial, room,
-        log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+        log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation, watch,
     ):  # fmt: skip
         take_networks(
             apply, block, segment, seed_low, seed_high, first_trial, room,
-            log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation,
+            log_signal, log_gradient, log_weight_gradient, correlation, gradient_correlation, watch,
         )  # fmt: skip
 
     return run_networks
@@ -580,20 +587,25 @@ def segment_of(network: Network) -> int:
 
 
 def run(
-    network: Network, trials: int, seed: int, threads: int, shared_loss: bool, outputs: tuple[np.ndarray, ...]
+    network: Network,
+    trials: int,
+    seed: int,
+    threads: int,
+    progress: bool,
+    shared_loss: bool,
+    outputs: tuple[np.ndarray, ...],
 ) -> None:
     """Fill the outputs: ln RMS h, ln |∂E/∂h|, ln |∂E/∂W|, and the mean cosines of h and of ∂E/∂h; each (trials, layers)."""
-    apply, run_networks = activation_function(network.activation), network_function()
+    with announced(progress):
+        apply, run_networks = activation_function(network.activation), network_function()
     block, segment = block_of(network, shared_loss), segment_of(network)
-    seed_low, seed_high = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
+    seeds = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
     per_task = max(1, min(16, trials // (4 * threads)))
 
-    def run_from(first: int) -> None:
-        run_networks(
-            apply, block, segment, seed_low, seed_high, u32(first), room_of(shapes(block, segment)),
-            *(output[first : first + per_task] for output in outputs),
-        )  # fmt: skip
+    def run_some(starts: Iterator[int], watch: np.ndarray) -> None:
+        room = room_of(shapes(block, segment))
+        for first in starts:
+            parts = (output[first : first + per_task] for output in outputs)
+            run_networks(apply, block, segment, *seeds, u32(first), room, *parts, watch)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_from, range(0, trials, per_task)):
-            pass
+    share(range(0, trials, per_task), threads, run_some, progress, 2 * (network.depth + 1) * per_task)

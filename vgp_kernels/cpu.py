@@ -6,7 +6,7 @@ bit. Units are summed in float32 over CHUNK pairs and the chunks in float64; wha
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import numpy as np
 from numba import njit, types
@@ -16,6 +16,7 @@ from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, log64
 from vgp_kernels.cache import cached
 from vgp_kernels.lanes import prefer_wide_vectors
 from vgp_kernels.network import Network
+from vgp_kernels.pool import WATCH, announced, halted, share
 from vgp_kernels.randomness import BIASES, normal_pair, u32, words
 from vgp_kernels.recursion import (
     EP,
@@ -54,7 +55,7 @@ BLOCK = types.void(
     types.FunctionType(LAYER), types.int64, types.int64, types.int64, types.float64, types.float64, types.float64,
     types.float64, types.boolean, types.boolean, types.boolean, types.uint32, types.uint32, types.uint32, types.int64,
     types.float64[:, ::1], types.float64[:, ::1], types.float64[:, ::1], types.float64[:, :, ::1],
-    types.float64[:, :, ::1], types.int64[:, ::1], types.float32[:, ::1], types.float64[:, ::1],
+    types.float64[:, :, ::1], types.int64[:, ::1], types.float32[:, ::1], types.float64[:, ::1], WATCH,
 )  # fmt: skip
 
 
@@ -147,9 +148,9 @@ def step_back(
 def take_block(
     sum_layer, activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
     orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
-    sums, of_layers, exponents, single, double,
+    sums, of_layers, exponents, single, double, watch,
 ):  # fmt: skip
-    """Take a block of networks, one per lane, forward and back; the last five arguments are room to work in.
+    """Take a block of networks, one per lane, forward and back; the five arguments before the last are room to work in.
 
     `activation` goes to sum_layer, where one function serves all activations; where each has its own it means nothing.
     """
@@ -162,6 +163,8 @@ def take_block(
 
     sum_input(input_width, input_rms, seed_low, seed_high, first_trial, sums[0])
     for layer in range(1, depth + 1):
+        if halted(watch):
+            return
         fan_in = input_width if layer == 1 else width
         variance = first_weight_variance if layer == 1 else weight_variance
         below, above = exponents[layer - 1], exponents[layer]
@@ -194,6 +197,8 @@ def take_block(
         tau[t] = 1.0 / math.sqrt(sums[depth, UU, t])
         log_gradient[depth, t] = 0.0
     for layer in range(depth, 0, -1):
+        if halted(watch):
+            return
         fan_in = input_width if layer == 1 else width
         variance = first_weight_variance if layer == 1 else weight_variance
         if bias_variance > 0.0 and not orthogonal:
@@ -215,13 +220,13 @@ def block_function():
     def run_block(
         sum_layer, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
         orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient, log_weight_gradient,
-        sums, of_layers, exponents, single, double,
+        sums, of_layers, exponents, single, double, watch,
     ):  # fmt: skip
         prefer_wide_vectors()
         take_block(
             sum_layer, 0, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
             orthogonal, shrinks, grows, seed_low, seed_high, first_trial, lanes, log_signal, log_gradient,
-            log_weight_gradient, sums, of_layers, exponents, single, double,
+            log_weight_gradient, sums, of_layers, exponents, single, double, watch,
         )  # fmt: skip
 
     return run_block
@@ -260,21 +265,26 @@ def sum_squares(width, seed_low, seed_high, first_trial, layer, partial, totals)
 
 
 def run(
-    network: Network, trials: int, seed: int, threads: int, outputs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    network: Network,
+    trials: int,
+    seed: int,
+    threads: int,
+    progress: bool,
+    outputs: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     """Fill the outputs: ln RMS h, ln |∂E/∂h| and ln |∂E/∂W|, each (trials, layers)."""
     phi = activation(network.activation)
     orthogonal = network.law == "orthogonal"
-    sum_layer = layer_function(network.activation, orthogonal and network.bias_variance > 0)
-    run_block = block_function()
+    with announced(progress):
+        sum_layer = layer_function(network.activation, orthogonal and network.bias_variance > 0)
+        run_block = block_function()
     most = VECTOR if network.depth > DEEP else MOST_LANES
     lanes = min(most, VECTOR * math.ceil(trials / (threads * VECTOR)))
     seed_low, seed_high = u32(seed & 0xFFFFFFFF), u32(seed >> 32)
 
     layers = network.depth + 1
-    blocks = iter(range(0, trials, lanes))  # the threads share it: each takes the next block when it is done with one
 
-    def run_blocks(thread: int) -> None:
+    def run_blocks(blocks: Iterator[int], watch: np.ndarray) -> None:
         results = [np.empty((output.shape[1], lanes)) for output in outputs]
         room = (
             np.empty((layers, SUMS, lanes)), np.empty((3, layers, lanes)), np.empty((layers, lanes), np.int64),
@@ -284,11 +294,9 @@ def run(
             run_block(
                 sum_layer, network.depth, network.width, network.fan_in, network.weight_variance,
                 network.first_weight_variance, network.bias_variance, network.input_rms, orthogonal,
-                phi.vanishes_at_zero, not phi.is_bounded, seed_low, seed_high, u32(first), lanes, *results, *room,
+                phi.vanishes_at_zero, not phi.is_bounded, seed_low, seed_high, u32(first), lanes, *results, *room, watch,
             )  # fmt: skip
             for output, result in zip(outputs, results, strict=True):
                 output[first : first + lanes] = result.T[: trials - first]
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_blocks, range(threads)):
-            pass
+    share(range(0, trials, lanes), threads, run_blocks, progress, 2 * network.depth)

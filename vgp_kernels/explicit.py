@@ -40,6 +40,7 @@ from vgp_kernels.lanes import (
     together,
 )
 from vgp_kernels.network import NORMALISATIONS, RESIDUALS, Network
+from vgp_kernels.pool import NEVER, WATCH, stopped
 from vgp_kernels.products import times_matrix, turn, turned_times_matrix
 from vgp_kernels.propagate import checked_integer
 from vgp_kernels.randomness import normal_pair, u32, words
@@ -111,7 +112,7 @@ HAAR = types.NamedTuple([f8_1, f8_1, f4_1], Haar)
 ACTIVATE = types.void(types.int64, types.int64, types.int64, types.int64, types.int64)
 FORWARD = types.void(types.FunctionType(ACTIVATE), PLAN, WORKSPACE, types.int64, types.boolean)
 BACKWARD = types.void(PLAN, WORKSPACE, types.int64, f8_1)
-DRAW = types.void(PLAN, f4_1, f8_1, types.float64, types.int64, types.uint32, types.uint32, types.uint32, HAAR)
+DRAW = types.void(PLAN, f4_1, f8_1, types.float64, types.int64, types.uint32, types.uint32, types.uint32, HAAR, WATCH)
 
 
 def activation_source(name: str):
@@ -600,7 +601,7 @@ def symmetric(word):
 
 
 @njit(**STRICT)
-def fill_orthogonal(room, x, n, gain, squares, direction, stream):
+def fill_orthogonal(room, x, n, gain, squares, direction, stream, watch):
     """gain times a Haar matrix: by induction over m, Q_m = H diag(1, Q_{m-1}) with the reflection H that takes e_1 to a
     random direction (Diaconis & Shahshahani 1987)."""
     compile_once()
@@ -610,6 +611,8 @@ def fill_orthogonal(room, x, n, gain, squares, direction, stream):
         for j in columns_of_lane(n):
             q[i, j] = 0.0
     for m in range(1, n + 1):
+        if stopped(watch):
+            return
         first, begin = n - m, m * (m - 1) // 2
         length = 0.0
         for i in range(m):
@@ -643,7 +646,7 @@ def fill_orthogonal(room, x, n, gain, squares, direction, stream):
 
 
 @njit(nogil=True, **STRICT)
-def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar):
+def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar, watch):
     """Draw all parameters of one network."""
     room, table, matrices = address(parameters), plan.table, plan.table.shape[0]
     set_all(room, 0, ZERO, parameters.size)
@@ -653,7 +656,7 @@ def draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_
         if law == ORTHOGONAL and not on_the_rim:
             gain, count, normals = math.sqrt(variances[index]), haar.normals.size, address(haar.normals)
             fill(normals, 0, count, ONE, False, trial, index, MATRIX, seed_low, seed_high)
-            fill_orthogonal(room, start, fan_out, gain, address(haar.q), address(haar.v), normals)
+            fill_orthogonal(room, start, fan_out, gain, address(haar.q), address(haar.v), normals, watch)
         else:
             deviation = f32(math.sqrt(variances[index] / fan_in))
             fill(room, start, fan_out * fan_in, deviation, law == UNIFORM, trial, index, MATRIX, seed_low, seed_high)
@@ -668,8 +671,8 @@ def draw_function():
     """The kernel that draws all parameters of one network."""
 
     @cached(DRAW, nogil=True, **STRICT)
-    def draw_kernel(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar):
-        draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar)
+    def draw_kernel(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar, watch):
+        draw(plan, parameters, variances, bias_variance, law, trial, seed_low, seed_high, haar, watch)
 
     return draw_kernel
 
@@ -834,11 +837,20 @@ def variances_of(network: Network, plan: Plan) -> np.ndarray:
     return variances
 
 
-def draw_parameters(network: Network, plan: Plan, parameters: np.ndarray, trial: int, seed: int, law: int) -> None:
+def draw_parameters(
+    network: Network,
+    plan: Plan,
+    parameters: np.ndarray,
+    trial: int,
+    seed: int,
+    law: int,
+    watch: np.ndarray = NEVER,
+) -> None:
     q, v, normals = room_for_haar(plan, law)
     draw_function()(
         plan, parameters, variances_of(network, plan), network.bias_variance, law, u32(trial),
         u32(seed & 0xFFFFFFFF), u32(seed >> 32), Haar(np.empty(q), np.empty(v), np.empty(normals, np.float32)),
+        watch,
     )  # fmt: skip
 
 

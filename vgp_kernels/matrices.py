@@ -12,6 +12,7 @@ from numba import njit
 from vgp_kernels.arithmetic import ONE, STRICT, f32, f64, fma
 from vgp_kernels.frames import dot
 from vgp_kernels.lanes import WAYS, columns_of_lane, compile_once, flat, mine, put, row, rows_of_warp, shared, together
+from vgp_kernels.pool import stopped
 from vgp_kernels.randomness import four_uniforms, two_pairs, u32
 
 u64 = np.uint64
@@ -43,10 +44,10 @@ def fill_with(out, uniform, factor, part, purpose, key):
 
 
 @njit(**STRICT)
-def fill_with_haar(out, factor, part, purpose, key, gaussian, product, vectors):
+def fill_with_haar(out, factor, part, purpose, key, gaussian, product, vectors, watch):
     """out ← factor times an orthogonal matrix from the Haar measure, a product of reflections in random directions (Stewart 1980).
 
-    The last three are room: n(n + 1)/2 float32, (n, n) and (3, n) float64.
+    Room are `gaussian`, n(n + 1)/2 float32, `product` and `vectors`, (n, n) and (3, n) float64.
     """
     n = len(out)
     fill_with(gaussian, False, ONE, part, purpose, key)
@@ -56,6 +57,8 @@ def fill_with_haar(out, factor, part, purpose, key, gaussian, product, vectors):
             product[i, j] = 1.0 if i == j else 0.0
     start = 0
     for first in range(n):
+        if stopped(watch):
+            return
         size = n - first
         for i in mine(size):
             x[i] = f64(gaussian[start + i])

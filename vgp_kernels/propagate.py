@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from vgp_kernels import batch, cpu
+from vgp_kernels import batch, cpu, pool
 from vgp_kernels.network import Network, check_name
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def propagate(
     threads: int | None = None,
     loss_gradient: str = "independent",
     output: str = "host",
+    progress: bool = False,
 ) -> GradientFlow: ...
 @overload
 def propagate(
@@ -61,6 +62,7 @@ def propagate(
     threads: int | None = None,
     *,
     output: str = "host",
+    progress: bool = False,
 ) -> "RecurrentFlow": ...
 @overload
 def propagate(
@@ -71,10 +73,11 @@ def propagate(
     threads: int | None = None,
     *,
     output: str = "host",
+    progress: bool = False,
 ) -> "TransformerFlow": ...
 def propagate(  # type: ignore[no-untyped-def]
-    network, trials=1000, seed=0, target=None, threads=None, loss_gradient="independent", output="host"
-):
+    network, trials=1000, seed=0, target=None, threads=None, loss_gradient="independent", output="host", progress=False
+):  # fmt: skip
     """Draw `trials` independent networks and return the norms of their signals and gradients at every layer.
 
     The loss gradient ∂E/∂h_depth is a random direction of norm 1, so the results say by which factor a gradient shrinks
@@ -95,6 +98,9 @@ def propagate(  # type: ignore[no-untyped-def]
     default is "cpu", or what the environment variable VGP_TARGET says. With `output` "device" the results stay on the
     current GPU, as arrays with `__cuda_array_interface__`, for CuPy, PyTorch or JAX to take over.
 
+    With `progress=True` a bar on stderr shows which part is done, by tqdm where that is installed. Ctrl-C stops all threads
+    within about a second: at their next layer, block, or step in time.
+
     Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown, RuntimeError, which
     says what is missing, if "cuda" cannot run here, and MemoryError for a network that does not fit into the GPU's memory.
     """
@@ -104,9 +110,9 @@ def propagate(  # type: ignore[no-untyped-def]
         raise TypeError(f"network must be a Network, not {network!r}; for example Network(50, 256, 'tanh', 'xavier')")
     trials = checked_integer("trials", trials, 1, 2**31)
     seed = checked_integer("seed", seed, 0, 2**64 - 1)
-    if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = checked_integer("threads", threads, 1, 1024)
+    threads = checked_integer("threads", pool.all_threads() if threads is None else threads, 1, 1024)
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True or False, not {progress!r}")
     check_name("loss_gradient", loss_gradient, LOSS_GRADIENTS)
     check_name("output", output, OUTPUTS)
     shared_loss = loss_gradient == "shared"
@@ -118,18 +124,18 @@ def propagate(  # type: ignore[no-untyped-def]
     if on_gpu:
         from vgp_kernels import cuda
 
-        outputs = cuda.run(network, trials, seed, output == "device", shared_loss)
+        outputs = cuda.run(network, trials, seed, output == "device", shared_loss, progress)
     elif isinstance(network, Network):
         layers, weights = (trials, network.depth + 1), (trials, network.depth * network.weights_per_layer)
         outputs = np.empty(layers), np.empty(layers), np.empty(weights)
         if network.is_plain:
-            cpu.run(network, trials, seed, threads, outputs)
+            cpu.run(network, trials, seed, threads, progress, outputs)
         else:
             outputs += np.empty(layers), np.empty(layers)
-            batch.run(network, trials, seed, threads, shared_loss, outputs)
+            batch.run(network, trials, seed, threads, progress, shared_loss, outputs)
     else:
         room = recurrent if isinstance(network, recurrent.Recurrent) else attention
-        outputs = room.run(network, trials, seed, threads)
+        outputs = room.run(network, trials, seed, threads, progress)
     if isinstance(network, recurrent.Recurrent):
         return recurrent.flow_of(network, seed, outputs)
     if isinstance(network, attention.Transformer):

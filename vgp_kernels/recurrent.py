@@ -7,12 +7,12 @@ a network, see `lanes`.
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from vgp_kernels.activations import activation, value_and_slope
 from vgp_kernels.arithmetic import ONE, STRICT, ZERO, exp64, f32, f64, fma, log, log64
@@ -24,6 +24,7 @@ from vgp_kernels.lanes import columns_of_lane, compile_once, flat, mine, part, r
 from vgp_kernels.matrices import add_rows, fill_with, fill_with_haar, multiply, transpose
 from vgp_kernels.moments import nodes
 from vgp_kernels.network import Network, check_name, checked_count, checked_real
+from vgp_kernels.pool import STOP, WATCH, announced, halted, share, stopped
 from vgp_kernels.randomness import u32
 
 GATES = {"lstm": 4, "gru": 3}  # rows of blocks in the weights, in PyTorch's order: i, f, g, o and r, z, n
@@ -32,6 +33,9 @@ KEEP = 1  # which of them decides what is kept of the old state: f and z
 ALIGNED = 32  # entries of an array in memory: where the next begins is a multiple
 LARGEST_MATRIX = 2**27  # entries
 LARGEST_LOG = 89.0  # above the logarithm of the largest float32
+LIFT, LN_LIFT = f32(2.0**64), 64 * math.log(2.0)  # what brings vectors of subnormal float32 back into its range
+SMALL = 2.0**-200  # the square of a norm below which it is used
+PIECE = 2**26  # products of numbers that a thread does before it looks whether to stop
 PYTORCH = "pytorch"
 
 # purposes of the random numbers
@@ -182,7 +186,8 @@ class Recurrent:
 class RecurrentFlow:
     """What `propagate` measured of a recurrent network, step by step, in natural logarithms; -inf where a norm is exactly 0.
 
-    The loss sees h_T only, and ∂E/∂h_T is a random direction of norm 1.
+    The loss sees h_T only, and ∂E/∂h_T is a random direction of norm 1. States and slopes are float32: entries lose digits below
+    e^-87 and count as 0 below e^-103.
     """
 
     network: Recurrent
@@ -296,6 +301,17 @@ class Logs(NamedTuple):
     direct_gradient: np.ndarray
 
 
+WORD, SINGLE, DOUBLE = types.uint32, types.float32, types.float64
+KIND = types.NamedTuple([*[types.int64] * 4, *[types.boolean] * 2, *[SINGLE] * 3, DOUBLE, *[SINGLE] * 2], Kind)
+DRAWN = types.NamedTuple([SINGLE[:, ::1]] * 2 + [SINGLE[::1]] * 2 + [SINGLE[:, ::1]] + [SINGLE[::1]] * 2, Drawn)
+MEMORY_OF = SINGLE[::1], DOUBLE[::1]
+DRAW = [
+    types.void(KIND, types.UniTuple(WORD, 3), *MEMORY_OF, own, watch)
+    for own, watch in ((types.none, WATCH), (DRAWN, types.none))
+]
+RUN = DOUBLE(KIND, *MEMORY_OF, types.NamedUniTuple(DOUBLE[::1], 5, Logs), WATCH)
+
+
 @njit(**STRICT)
 def take(memory, at, shape):
     """An array of this shape from `at` on, and where the next begins."""
@@ -382,7 +398,7 @@ def draw(network: Recurrent, trial: int, seed: int) -> Drawn:
     n, m, rows = network.width, network.input_width, network.gates * network.width
     shapes = (rows, n), (rows, m), (rows,), (rows,), (network.steps, m), (n,), (n,)
     drawn = Drawn(*(np.empty(shape, np.float32) for shape in shapes))
-    draw_function()(kind, key_of(trial, seed), *memory_of(kind), drawn)
+    draw_function()(kind, key_of(trial, seed), *memory_of(kind), drawn, None)
     return drawn
 
 
@@ -390,23 +406,31 @@ def draw(network: Recurrent, trial: int, seed: int) -> Drawn:
 def draw_function():
     """The kernel that draws the random numbers of a network, in memory of its own or in the arrays given."""
 
-    @cached(nogil=True, **STRICT)
-    def draw(kind, key, single, double, own):
+    @cached(DRAW, nogil=True, **STRICT)
+    def draw(kind, key, single, double, own, watch):
         drawn, room, _ = arrays_of(kind, single, double)
-        draw_into(kind, key, drawn if own is None else own, room)
+        draw_into(kind, key, drawn if own is None else own, room, watch)
 
     return draw
 
 
 @njit(**STRICT)
-def draw_into(kind, key, drawn, room):
+def draw_into(kind, key, drawn, room, watch):
     """Fill `drawn`; of the room, `direct` and what orthogonal weights need."""
     n, uniform = drawn.state.size, kind.uniform
     if kind.orthogonal:
         for gate in range(kind.gates):
             block = drawn.weights[gate * n : (gate + 1) * n]
             fill_with_haar(
-                block, kind.weight_scale, u32(gate), HIDDEN_WEIGHTS, key, room.gaussian, room.product, room.vectors
+                block,
+                kind.weight_scale,
+                u32(gate),
+                HIDDEN_WEIGHTS,
+                key,
+                room.gaussian,
+                room.product,
+                room.vectors,
+                watch,
             )
     else:
         fill_with(flat(drawn.weights), uniform, kind.weight_scale, u32(0), HIDDEN_WEIGHTS, key)
@@ -466,11 +490,18 @@ def add(x, out):
 
 
 @njit(**STRICT)
-def prepare(drawn, room):
+def prepare(drawn, room, watch):
     """Wᵀ, h_0, and U x_t + b at every step."""
     transpose(drawn.weights, room.columns)
     transpose(drawn.input_weights, room.input_columns)
-    multiply(drawn.inputs, room.input_columns, room.drive)
+    steps, inputs, rows = len(drawn.inputs), drawn.inputs.shape[1], room.drive.shape[1]
+    some = steps if watch is None else max(PIECE // (inputs * rows) // 4 * 4, 4)
+    for start in range(0, steps, some):
+        count = min(some, steps - start)
+        given = part(flat(drawn.inputs), start * inputs, (count, inputs))
+        multiply(given, room.input_columns, part(flat(room.drive), start * rows, (count, rows)))
+        if stopped(watch):
+            return
     for t in range(len(room.drive)):
         add(drawn.input_bias, row(room.drive, t))
     assign(row(room.h, 0), drawn.state)
@@ -493,6 +524,9 @@ def measure(h, squares, log_signal):
 def scaled(x, log_scale):
     """x over its norm, in place; and the logarithm of the norm of x in units of e^log_scale."""
     square = dot(x, x, x.size)
+    if 0.0 < square < SMALL:
+        rescale(x, LIFT)
+        square, log_scale = dot(x, x, x.size), log_scale - LN_LIFT
     if square > 0.0:
         rescale(x, f32(1.0 / math.sqrt(square)))
     return log_scale + 0.5 * log64(square)
@@ -511,19 +545,20 @@ def add_outer(total, log_unit, log_size, delta, h, square):
         log_unit = log_size
     else:
         kept = ONE
-    add_scaled_outer(total, kept, f32(exp64(log_size - log_unit) / math.sqrt(square)), delta, h)
+    lift = LIFT if square < SMALL else ONE
+    add_scaled_outer(total, kept, f32(exp64(log_size - log_unit) / (f64(lift) * math.sqrt(square))), delta, h, lift)
     return log_unit
 
 
 @njit(**STRICT)
-def add_scaled_outer(total, kept, size, delta, h):
-    """total ← kept · total + size · δ hᵀ."""
+def add_scaled_outer(total, kept, size, delta, h, lift):
+    """total ← kept · total + size · δ (lift · h)ᵀ."""
     compile_once()
     together()
     for i in rows_of_warp(delta.size):
         factor = size * delta[i]
         for j in columns_of_lane(h.size):
-            total[i, j] = fma(factor, h[j], kept * total[i, j])
+            total[i, j] = fma(factor, lift * h[j], kept * total[i, j])
     together()
 
 
@@ -558,13 +593,15 @@ def add_square(x, squares):
 
 
 @njit(inline="always", **STRICT)
-def through_simple(name, drawn, room, logs):
+def through_simple(name, drawn, room, logs, watch):
     """h_t = φ(W h_{t-1} + U x_t + b), forward and back; returns ln |∂E/∂W|. `name` is what `value_and_slope` takes."""
-    prepare(drawn, room)
+    prepare(drawn, room, watch)
     weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
     h, slope, delta, total, squares = room.h, room.slope, room.delta, room.total, room.squares
     steps, width = len(drive), delta.size
     for t in range(steps):
+        if halted(watch):
+            return math.nan
         z = row(drive, t)
         add(hidden_bias, z)
         add_rows(columns, row(h, t), z)
@@ -579,6 +616,8 @@ def through_simple(name, drawn, room, logs):
     log_unit, log_scale = -math.inf, 0.0
     logs.gradient[steps] = 0.0
     for t in range(steps - 1, -1, -1):
+        if halted(watch):
+            return math.nan
         for i in mine(width):
             delta[i] = slope[t, 0, i] * g[i]
         log_scale = scaled(delta, log_scale)
@@ -639,15 +678,17 @@ def forget(f, direct, of_c):
 
 
 @njit(**STRICT)
-def through_lstm(drawn, room, logs):
+def through_lstm(drawn, room, logs, watch):
     """An LSTM, forward and back; returns ln |∂E/∂W|."""
-    prepare(drawn, room)
+    prepare(drawn, room, watch)
     weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
     h, c, gate, slope, out, out_slope = room.h, room.c, room.gate, room.slope, room.inner, room.inner_slope
     direct, delta, total, squares = room.direct, room.delta, room.total, room.squares
     steps = len(drive)
     set_all(row(c, 0), ZERO)
     for t in range(steps):
+        if halted(watch):
+            return math.nan
         z = row(drive, t)
         add(hidden_bias, z)
         add_rows(columns, row(h, t), z)
@@ -663,6 +704,8 @@ def through_lstm(drawn, room, logs):
     log_unit, log_scale, log_direct = -math.inf, 0.0, 0.0
     logs.gradient[steps] = 0.0
     for t in range(steps - 1, -1, -1):
+        if halted(watch):
+            return math.nan
         lstm_step_back(of_h, of_c, row(gate, t), row(slope, t), row(c, t), row(out, t), row(out_slope, t), delta)
         logs.cell_gradient[t + 1] = log_scale + log_norm(of_c)
         if t == steps - 1:
@@ -713,14 +756,16 @@ def gru_step_back(g, direct, gate, slope, inner, h, delta):
 
 
 @njit(**STRICT)
-def through_gru(drawn, room, logs):
+def through_gru(drawn, room, logs, watch):
     """A GRU, forward and back; returns ln |∂E/∂W|."""
-    prepare(drawn, room)
+    prepare(drawn, room, watch)
     weights, hidden_bias, columns, drive = drawn.weights, drawn.hidden_bias, room.columns, room.drive
     h, gate, slope, inner, from_state = room.h, room.gate, room.slope, room.inner, room.from_state
     direct, delta, total, squares = room.direct, room.delta, room.total, room.squares
     steps = len(drive)
     for t in range(steps):
+        if halted(watch):
+            return math.nan
         assign(from_state, hidden_bias)
         add_rows(columns, row(h, t), from_state)
         gru_step(row(drive, t), from_state, row(gate, t), row(slope, t), row(inner, t), row(h, t), row(h, t + 1))
@@ -733,6 +778,8 @@ def through_gru(drawn, room, logs):
     log_unit, log_scale, log_direct = -math.inf, 0.0, 0.0
     logs.gradient[steps] = logs.cell_gradient[steps] = logs.direct_gradient[steps] = 0.0
     for t in range(steps - 1, -1, -1):
+        if halted(watch):
+            return math.nan
         gru_step_back(g, direct, row(gate, t), row(slope, t), row(inner, t), row(h, t), delta)
         add_rows(weights, delta, g)
         log_size = scaled(delta, log_scale) + 0.5 * log64(squares[t])
@@ -750,49 +797,58 @@ def cell_function(cell: str):
     """The kernel of a network with this cell."""
     lstm = cell == "lstm"
 
-    @cached(nogil=True, **STRICT)
+    @cached(RUN, nogil=True, **STRICT)
     @named(cell)
-    def run(kind, single, double, logs):
+    def run(kind, single, double, logs, watch):
         drawn, room, _ = arrays_of(kind, single, double)
-        return through_simple(cell, drawn, room, logs)
+        return through_simple(cell, drawn, room, logs, watch)
 
-    @cached(nogil=True, **STRICT)
+    @cached(RUN, nogil=True, **STRICT)
     @named(cell)
-    def run_gated(kind, single, double, logs):
+    def run_gated(kind, single, double, logs, watch):
         drawn, room, _ = arrays_of(kind, single, double)
-        return through_lstm(drawn, room, logs) if lstm else through_gru(drawn, room, logs)
+        return through_lstm(drawn, room, logs, watch) if lstm else through_gru(drawn, room, logs, watch)
 
     return run_gated if cell in GATES else run
 
 
-def run(network: Recurrent, trials: int, seed: int, threads: int) -> list[np.ndarray]:
+def run(network: Recurrent, trials: int, seed: int, threads: int, progress: bool) -> list[np.ndarray]:
     """Draw the networks and take them through time and back: the Logs and ln |∂E/∂W| of all trials."""
     outputs = [np.empty((trials, *shape)) for shape in output_shapes(network)]
-    draw_all, go, kind = draw_function(), cell_function(network.cell), kind_of(network)
-    waiting = iter(range(trials))  # the threads share it: each takes the next network when it is done with one
+    with announced(progress):
+        draw_all, go, kind = draw_function(), cell_function(network.cell), kind_of(network)
+        memory_of(kind)
 
-    def run_networks(thread: int) -> None:
+    def run_networks(waiting: Iterator[int], watch: np.ndarray) -> None:
         memory = memory_of(kind)
         for trial in waiting:
-            draw_all(kind, key_of(trial, seed), *memory, None)
-            outputs[-1][trial] = go(kind, *memory, Logs(*(output[trial] for output in outputs[:-1])))
+            draw_all(kind, key_of(trial, seed), *memory, None, watch)
+            if not watch[STOP]:
+                outputs[-1][trial] = go(kind, *memory, Logs(*(output[trial] for output in outputs[:-1])), watch)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_networks, range(min(threads, trials))):
-            pass
+    share(range(trials), threads, run_networks, progress, 2 * network.steps)
     return outputs
 
 
+def on_host(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.copy_to_host()
+
+
 def flow_of(network: Recurrent, seed: int, outputs: list[Any]) -> RecurrentFlow:
-    """The outputs of all trials, which may lie on a GPU, with their names; ValueError if float32 could not hold a state."""
+    """The outputs of all trials, which may lie on a GPU, with their names; ValueError if float32 could not hold a number."""
     signal, gradient, weight_gradient, cell_gradient, direct_gradient, total = outputs
-    on_host = signal if isinstance(signal, np.ndarray) else signal.copy_to_host()
-    if (lost := (on_host > LARGEST_LOG).any(axis=0)).any():
+    gated = network.cell in GATES
+    of_gradients = outputs[1:] if gated else [gradient, weight_gradient, total]
+    if (lost := ~(on_host(signal) <= LARGEST_LOG).all(axis=0)).any():  # NaN, too
         raise ValueError(
             f"the state leaves the range of float32 at step {int(np.argmax(lost))}; "
             "take fewer steps or a smaller weight_variance"
         )
-    if network.cell in GATES:
+    if not all((on_host(logs) < np.inf).all() for logs in of_gradients):
+        raise ValueError(
+            "a gradient leaves the range of float32 within a step; take a smaller weight_variance or state"
+        )
+    if gated:
         return GatedFlow(network, seed, signal, gradient, weight_gradient, total, cell_gradient, direct_gradient)
     return RecurrentFlow(network, seed, signal, gradient, weight_gradient, total)
 

@@ -5,8 +5,7 @@ Each network has its own initial weights and its own order of the examples, both
 
 import functools
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from vgp_kernels.cache import cached
 from vgp_kernels.explicit import (
     ACTIVATE,
     BACKWARD,
+    BATCH,
     FAN_IN,
     FAN_OUT,
     FORWARD,
@@ -41,6 +41,7 @@ from vgp_kernels.explicit import (
     check_labels,
     checked_examples,
     checked_law,
+    draw_function,
     draw_parameters,
     forward_function,
     loss_of,
@@ -66,6 +67,7 @@ from vgp_kernels.lanes import (
     together,
 )
 from vgp_kernels.network import Network
+from vgp_kernels.pool import STOP, WATCH, all_threads, announced, halted, share, stopped
 from vgp_kernels.propagate import checked_integer, takes_gpu
 from vgp_kernels.randomness import u32, words
 
@@ -88,7 +90,7 @@ TURN = types.NamedUniTuple(i8_1, 2, Turn)
 TRAIN = types.void(
     types.FunctionType(ACTIVATE), types.FunctionType(FORWARD), types.FunctionType(BACKWARD), PLAN, WORKSPACE,
     TURN, types.int64, types.int64, types.float32, types.int64, f4_2, i8_1, f4_2, i8_1,
-    types.uint32, types.uint32, types.uint32, f8_1, f8_2, f8_2, f8_2,
+    types.uint32, types.uint32, types.uint32, f8_1, f8_2, f8_2, f8_2, WATCH,
 )  # fmt: skip
 TRAIN_LOSS, TRAIN_ACCURACY, TEST_LOSS, TEST_ACCURACY = range(4)  # rows of the scores
 
@@ -173,18 +175,24 @@ def take_batch(work, turn, start, rows, shuffled, inputs, labels):
 
 
 @njit(nogil=True, **STRICT)
-def evaluate(activate, forward, plan, inputs, labels, work, turn):
-    """(mean loss, accuracy) over all examples, with the running statistics of batch normalisation."""
-    batch = turn.labels.size
+def evaluate(activate, forward, plan, inputs, labels, work, turn, by_batch, watch):
+    """(mean loss, accuracy) over all examples, with the running statistics of batch normalisation, or those of each batch.
+
+    A batch of one example has none and is left out.
+    """
+    batch, count = turn.labels.size, 0
     loss, right = 0.0, 0.0
     for start in range(0, len(labels), batch):
         rows = min(batch, len(labels) - start)
+        if stopped(watch) or (by_batch and rows == 1):
+            break
         take_batch(work, turn, start, rows, False, inputs, labels)
-        forward(activate, plan, work, rows, False)
+        forward(activate, plan, work, rows, by_batch)
         loss_here, right_here = loss_of(plan, work, turn.labels, rows)
         loss += loss_here
         right += right_here
-    return loss / len(labels), right / len(labels)
+        count += rows
+    return loss / count, right / count
 
 
 @njit(nogil=True, **STRICT)
@@ -204,6 +212,13 @@ def begin(plan, work, vectors, size):
     for index in range(OTHERS, vectors - 1):
         set_all(room, at(work, VECTORS, index), ZERO, size)
     scaled(room, ONE, at(work, VECTORS, PARAMETERS), at(work, VECTORS, vectors - 1), size)
+    forget_statistics(plan, work)
+
+
+@njit(nogil=True, **STRICT)
+def forget_statistics(plan, work):
+    """Running means 0, running variances 1."""
+    room = address(work.room)
     for block in range(plan.depth):
         mean = at(work, STATISTICS, block)
         set_all(room, mean, ZERO, plan.width)
@@ -213,7 +228,7 @@ def begin(plan, work, vectors, size):
 @njit(nogil=True, **STRICT)
 def learn(
     activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
-    trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
+    trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement, watch,
 ):  # fmt: skip
     """Train one network from its first parameters on."""
     vectors = OTHERS + optimiser + 1
@@ -233,14 +248,16 @@ def learn(
     steps = len(labels) // batch
     first_power, second_power = 1.0, 1.0
     for epoch in range(epochs + 1):
-        if plan.normalisation == 0 or epoch > 0:
-            scores[TRAIN_LOSS, epoch], scores[TRAIN_ACCURACY, epoch] = evaluate(
-                activate, forward, plan, inputs, labels, work, turn
+        by_batch = plan.normalisation == BATCH and epoch == 0
+        scores[TRAIN_LOSS, epoch], scores[TRAIN_ACCURACY, epoch] = evaluate(
+            activate, forward, plan, inputs, labels, work, turn, by_batch, watch
+        )
+        if len(test_labels) > 0:
+            scores[TEST_LOSS, epoch], scores[TEST_ACCURACY, epoch] = evaluate(
+                activate, forward, plan, test_inputs, test_labels, work, turn, by_batch, watch
             )
-            if len(test_labels) > 0:
-                scores[TEST_LOSS, epoch], scores[TEST_ACCURACY, epoch] = evaluate(
-                    activate, forward, plan, test_inputs, test_labels, work, turn
-                )
+        if by_batch:
+            forget_statistics(plan, work)
         for index in mine(matrices):
             movement[epoch, index] = relative_movement(
                 room,
@@ -252,6 +269,8 @@ def learn(
             break
         shuffle(turn.order, epoch, trial, seed_low, seed_high)
         for step in range(steps):
+            if halted(watch):
+                return
             take_batch(work, turn, step * batch, batch, True, inputs, labels)
             forward(activate, plan, work, batch, True)
             loss, _ = loss_of(plan, work, turn.labels, batch)
@@ -282,11 +301,11 @@ def train_function():
     @cached(TRAIN, nogil=True, **STRICT)
     def train_one(
         activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs, test_labels,
-        trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
+        trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement, watch,
     ):  # fmt: skip
         learn(
             activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
-            test_labels, trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement,
+            test_labels, trial, seed_low, seed_high, batch_loss, scores, weight_gradient, movement, watch,
         )  # fmt: skip
 
     return train_one
@@ -314,7 +333,8 @@ class Training:
     batch_loss: np.ndarray
     """(trials, steps): the loss of each batch, before its step."""
     train_loss: np.ndarray
-    """(trials, epochs + 1): over all training examples, after 0, 1, … epochs."""
+    """(trials, epochs + 1): over all training examples, after 0, 1, … epochs. Batch normalisation has no running statistics before
+    the first step: after 0 epochs, this and the next three take those of each batch of examples."""
     train_accuracy: np.ndarray
     """(trials, epochs + 1)."""
     test_loss: np.ndarray
@@ -366,6 +386,7 @@ def train(
     law: str | None = None,
     threads: int | None = None,
     target: str | None = None,
+    progress: bool = False,
 ) -> Training:
     """Train `trials` networks to classify the examples, and record how each of their layers learns.
 
@@ -383,6 +404,9 @@ def train(
 
     `target` "cuda" takes all NVIDIA GPUs, "auto" takes them where there are any and the job is large enough to gain. The
     default is "cpu", or what the environment variable VGP_TARGET says.
+
+    With `progress=True` a bar on stderr shows which part is done, by tqdm where that is installed. Ctrl-C stops all threads
+    at their next step.
 
     Raises TypeError for a value of the wrong type, ValueError for one that is out of range or unknown, and RuntimeError,
     which says what is missing, if "cuda" cannot run here.
@@ -409,9 +433,9 @@ def train(
     batch_size = checked_integer("batch_size", batch_size, 1, len(inputs))
     check_batch(network, batch_size)
     trials, seed = checked_integer("trials", trials, 1, 2**31 - 1), checked_integer("seed", seed, 0, 2**64 - 1)
-    if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = checked_integer("threads", threads, 1, 1024)
+    threads = checked_integer("threads", all_threads() if threads is None else threads, 1, 1024)
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True or False, not {progress!r}")
 
     task = Task(
         network, plan, size, law_number, OPTIMISERS.index(optimiser), float(learning_rate), epochs, batch_size,
@@ -420,9 +444,9 @@ def train(
     if takes_gpu(task, trials, target):
         from vgp_kernels.cuda import training as on_gpus
 
-        results = on_gpus.run(task, trials)
+        results = on_gpus.run(task, trials, progress)
     else:
-        results = run(task, trials, threads)
+        results = run(task, trials, threads, progress)
     for array in results:  # the sign of a NaN is not the same on all processors
         array[np.isnan(array)] = math.nan
     batch_loss, scores, weight_gradient, movement, parameters = results
@@ -459,27 +483,34 @@ class Task(NamedTuple):
         return OTHERS + self.optimiser + 1
 
 
-def run(task: Task, trials: int, threads: int) -> list[np.ndarray]:
+def run(task: Task, trials: int, threads: int, progress: bool) -> list[np.ndarray]:
     """The results of all trials, a network on each core."""
-    kernels = activate_function(task.network.activation), forward_function(), backward_function()
-    train_one, seeds = train_function(), (u32(task.seed & 0xFFFFFFFF), u32(task.seed >> 32))
+    with announced(progress):
+        kernels = activate_function(task.network.activation), forward_function(), backward_function()
+        train_one, _ = train_function(), draw_function()
+    seeds = u32(task.seed & 0xFFFFFFFF), u32(task.seed >> 32)
     recorded = [np.empty((trials, *shape)) for shape in task.results[:-1]]
     parameters = np.empty((trials, task.size), np.float32)
 
-    def run_trial(trial: int) -> None:
+    def run_trial(trial: int, watch: np.ndarray) -> None:
         work = make_workspace(task.plan, task.batch, task.vectors)
         turn = Turn(np.empty(len(task.labels), np.int64), np.empty(task.batch, np.int64))
         own = array_of(work, VECTORS, PARAMETERS, task.size)
-        draw_parameters(task.network, task.plan, own, trial, task.seed, task.law)
+        draw_parameters(task.network, task.plan, own, trial, task.seed, task.law, watch)
+        if watch[STOP]:
+            return
         train_one(
             *kernels, task.plan, work, turn, task.size, task.optimiser, f32(task.rate), task.epochs, task.inputs, task.labels,
             task.test_inputs, task.test_labels, u32(trial), *seeds, *[array[trial] for array in recorded],
+            watch,
         )  # fmt: skip
         parameters[trial] = own
 
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run_trial, range(trials)):
-            pass
+    def run_trials(waiting: Iterator[int], watch: np.ndarray) -> None:
+        for trial in waiting:
+            run_trial(trial, watch)
+
+    share(range(trials), threads, run_trials, progress, task.epochs * (len(task.labels) // task.batch))
     return [*recorded, parameters]
 
 

@@ -250,7 +250,7 @@ def propagate(
         sum_layer, activation, depth, width, input_width, weight_variance, first_weight_variance, bias_variance, input_rms,
         orthogonal != 0, SHRINKS[activation], GROWS[activation], seed_low, seed_high, first_trial, LANES,
         results[:layers], results[layers : 2 * layers], results[2 * layers :], np.empty((layers, SUMS, LANES)),
-        np.empty((3, layers, LANES)), np.empty((layers, LANES), np.int64), single, np.empty((5, LANES)),
+        np.empty((3, layers, LANES)), np.empty((layers, LANES), np.int64), single, np.empty((5, LANES)), None,
     )  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def propagate_blocks(
     curves, of_weights = carray(out, (4, 1, layers)), carray(out, (4 * layers + weights * depth,))[4 * layers :]
     batch.take_networks(
         activate, block, block.depth, seed_low, seed_high, trial, batch.room_of(batch.shapes(block, block.depth)),
-        curves[0], curves[1], np.expand_dims(of_weights, 0), curves[2], curves[3],
+        curves[0], curves[1], np.expand_dims(of_weights, 0), curves[2], curves[3], None,
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def missing() -> str | None:
     return None if count else "no NVIDIA GPU is visible; CUDA_VISIBLE_DEVICES says which ones may be"
 
 
-def run(network: Any, trials: int, seed: int, on_device: bool, shared_loss: bool) -> Any:
+def run(network: Any, trials: int, seed: int, on_device: bool, shared_loss: bool, progress: bool = False) -> Any:
     """The results of all trials, as NumPy arrays, computed by all GPUs; or kept on the current GPU, computed there."""
     room = room_of(network)
-    return room.run(network, trials, seed, on_device, *[shared_loss] if room is batches else [])
+    return room.run(network, trials, seed, on_device, *[shared_loss] if room is batches else [], progress=progress)

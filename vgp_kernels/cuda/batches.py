@@ -73,7 +73,7 @@ def network_kernel(name: str):
         key, of = Key(u32(first_trial + u32(here)), seed_low, seed_high), at + here
         take_network(
             apply, block, segment, key, room, row(log_signal, of), row(log_gradient, of),
-            row(log_weight_gradient, of), row(correlation, of), row(gradient_correlation, of),
+            row(log_weight_gradient, of), row(correlation, of), row(gradient_correlation, of), None,
         )  # fmt: skip
 
     return run_networks
@@ -104,7 +104,9 @@ def kernel(name: str, capability: tuple[int, int]):
         return cuda.jit(signature())(network_kernel(name))
 
 
-def run(network: Network, trials: int, seed: int, on_device: bool, shared_loss: bool) -> list[Any]:
+def run(
+    network: Network, trials: int, seed: int, on_device: bool, shared_loss: bool, progress: bool = False
+) -> list[Any]:
     """ln RMS h, ln |∂E/∂h|, ln |∂E/∂W| and the mean cosines of h and of ∂E/∂h of all trials; each (trials, layers)."""
     block, segment = block_of(network, shared_loss), segment_of(network)
     layers, weights = (network.depth + 1,), (network.depth * network.weights_per_layer,)
@@ -114,7 +116,7 @@ def run(network: Network, trials: int, seed: int, on_device: bool, shared_loss: 
         (layers, layers, weights, layers, layers),
         tuple((shape, dtype) for _, shape, dtype in room_of(block, segment)),
     )  # fmt: skip
-    return blocks.run(job, trials, on_device)
+    return blocks.run(job, trials, on_device, progress)
 
 
 def cost(network: Network) -> float:

@@ -2,14 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vgp_kernels.cuda.compiling import INSTALLED
 from vgp_kernels.lanes import WAYS
+from vgp_kernels.pool import share
 from vgp_kernels.randomness import u32
 
 if INSTALLED:
@@ -44,16 +44,17 @@ def bytes_of(arrays: tuple[tuple[tuple[int, ...], Any], ...]) -> int:
     return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays)
 
 
-def run(job: Job, trials: int, on_device: bool) -> list[Any]:
+def run(job: Job, trials: int, on_device: bool, progress: bool = False) -> list[Any]:
     """The outputs of all trials: computed by all GPUs, into NumPy arrays; or by the current GPU, and kept there."""
     devices = [cuda.gpus.current or cuda.gpus[0]] if on_device else list(cuda.gpus)
     results = [(cuda.device_array if on_device else np.empty)((trials, *shape), np.float64) for shape in job.outputs]
     portion = trials
     if not on_device:
         portion = min(math.ceil(trials / len(devices)), *(results_that_fit(device, job) for device in devices))
-    starts = iter(range(0, trials, portion))  # all GPUs take from it; the interpreter's lock keeps them apart
+    idle = iter(devices)
 
-    def work(device: Any) -> None:
+    def work(starts: Iterator[int], watch: np.ndarray) -> None:
+        device = next(idle)
         with device:
             kernel, stream = job.kernel(device.compute_capability), cuda.stream()
             parts: list[Any] = results
@@ -73,10 +74,9 @@ def run(job: Job, trials: int, on_device: bool) -> list[Any]:
                         result[first : first + count] = part.copy_to_host(stream=stream)[:count]
                 stream.synchronize()
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(len(devices)) as pool:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grid size")  # Numba's, of jobs that do not fill a GPU
-        for _ in pool.map(work, devices):
-            pass
+        share(range(0, trials, portion), len(devices), work, progress)
     return results
 
 

@@ -6,8 +6,7 @@ Each network adds up its units in the CPU's order: CHUNK pairs in float32, the c
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from vgp_kernels.arithmetic import ONE, STRICT, ZERO, f32, f64, log64
 from vgp_kernels.cpu import CHUNK, named
 from vgp_kernels.cuda.compiling import INSTALLED, compiling
 from vgp_kernels.network import Network
+from vgp_kernels.pool import share
 from vgp_kernels.randomness import BIASES, normal_pair, u32, words
 from vgp_kernels.recursion import (
     EP,
@@ -315,7 +315,7 @@ def cost(network: Network) -> float:
     return 1.0 * network.depth * network.width
 
 
-def run(network: Network, trials: int, seed: int, on_device: bool) -> Results:
+def run(network: Network, trials: int, seed: int, on_device: bool, progress: bool = False) -> Results:
     """The results of all trials: computed by all GPUs, into NumPy arrays; or by the current GPU, and kept there.
 
     The networks pass through the GPUs in portions that fit into their memory.
@@ -330,9 +330,10 @@ def run(network: Network, trials: int, seed: int, on_device: bool) -> Results:
         FULL // lanes,
         *(blocks_that_fit(device, lanes, depth) for device in devices),
     )
-    starts = iter(range(0, trials, portion))  # all GPUs take from it; the interpreter's lock keeps them apart
+    idle = iter(devices)
 
-    def work(device: Any) -> None:
+    def work(starts: Iterator[int], watch: np.ndarray) -> None:
+        device = next(idle)
         with device:
             kernel = launcher(network, seed, device.compute_capability, (lanes, workers))
             rooms = [Room(portion, depth, results if on_device else None) for _ in range(2 if portion < trials else 1)]
@@ -353,10 +354,9 @@ def run(network: Network, trials: int, seed: int, on_device: bool) -> Results:
         for result, part in zip(results, parts, strict=not on_device):
             result[first : first + count] = part[:count]
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(len(devices)) as pool:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Grid size")  # Numba's, of jobs that do not fill a GPU
-        for _ in pool.map(work, devices):
-            pass
+        share(range(0, trials, portion), len(devices), work, progress)
     return results
 
 

@@ -14,8 +14,11 @@ from vgp_kernels.cuda.compiling import INSTALLED, compiling
 from vgp_kernels.lanes import row
 from vgp_kernels.randomness import u32
 from vgp_kernels.recurrent import (
+    DOUBLE,
     GATES,
-    Kind,
+    KIND,
+    SINGLE,
+    WORD,
     Logs,
     Recurrent,
     arrays_of,
@@ -32,8 +35,7 @@ if INSTALLED:
     from numba import cuda
 
 MOST_LANES = 256
-WORD, LONG, FLAG, SINGLE, DOUBLE = types.uint32, types.int64, types.boolean, types.float32, types.float64
-KIND = types.NamedTuple([LONG] * 4 + [FLAG] * 2 + [SINGLE] * 3 + [DOUBLE] + [SINGLE] * 2, Kind)
+LONG = types.int64
 
 
 def through_function(cell: str) -> Callable:
@@ -43,8 +45,8 @@ def through_function(cell: str) -> Callable:
 
     @njit(**STRICT)
     @named(cell)
-    def through(drawn, room, logs):
-        return through_simple(cell, drawn, room, logs)
+    def through(drawn, room, logs, watch):
+        return through_simple(cell, drawn, room, logs, watch)
 
     return through
 
@@ -64,8 +66,8 @@ def network_kernel(cell: str) -> Callable:
             row(log_signal, of), row(log_gradient, of), row(log_weight_gradient, of), row(log_cell_gradient, of),
             row(log_direct_gradient, of),
         )  # fmt: skip
-        draw_into(kind, (u32(first_trial + u32(here)), seed_low, seed_high), drawn, room)
-        log_total[of] = through(drawn, room, logs)
+        draw_into(kind, (u32(first_trial + u32(here)), seed_low, seed_high), drawn, room, None)
+        log_total[of] = through(drawn, room, logs, None)
 
     return run_networks
 
@@ -90,7 +92,7 @@ def cost(network: Recurrent) -> float:
     return network.gates * n * (network.steps * (0.17 * n + 0.04 * m + 4) + 2 * (n + m) + haar) + 1e4
 
 
-def run(network: Recurrent, trials: int, seed: int, on_device: bool) -> list[Any]:
+def run(network: Recurrent, trials: int, seed: int, on_device: bool, progress: bool = False) -> list[Any]:
     """The Logs and ln |∂E/∂W| of all trials."""
     kind = kind_of(network)
     single, double = sizes_of(kind)
@@ -99,4 +101,4 @@ def run(network: Recurrent, trials: int, seed: int, on_device: bool) -> list[Any
         (kind, u32(seed & 0xFFFFFFFF), u32(seed >> 32)),
         output_shapes(network), (((single,), np.float32), ((double,), np.float64)),
     )  # fmt: skip
-    return blocks.run(job, trials, on_device)
+    return blocks.run(job, trials, on_device, progress)

@@ -64,11 +64,11 @@ def training_kernel(name: str):
         turn = Turn(row(order, here), row(batch_labels, here))
         own = part(work.room, 0, (size,))  # the parameters come first
         haar = Haar(row(q, here), row(v, here), row(normals, here))
-        draw(plan, own, variances, bias_variance, law, trial, seed_low, seed_high, haar)
+        draw(plan, own, variances, bias_variance, law, trial, seed_low, seed_high, haar, None)
         learn(
             activate, forward, backward, plan, work, turn, size, optimiser, rate, epochs, inputs, labels, test_inputs,
             test_labels, trial, seed_low, seed_high, row(batch_loss, of), row(scores, of),
-            row(weight_gradient, of), row(movement, of),
+            row(weight_gradient, of), row(movement, of), None,
         )  # fmt: skip
         for i in mine(size):
             parameters[of, i] = f64(own[i])
@@ -104,9 +104,9 @@ def job_of(task: Task) -> blocks.Job:
     )  # fmt: skip
 
 
-def run(task: Task, trials: int) -> list[np.ndarray]:
+def run(task: Task, trials: int, progress: bool = False) -> list[np.ndarray]:
     """The results of all trials, by all GPUs: those of `training.run`."""
-    *recorded, parameters = blocks.run(job_of(task), trials, False)
+    *recorded, parameters = blocks.run(job_of(task), trials, False, progress)
     return [*recorded, parameters.astype(np.float32)]
 
 

@@ -61,7 +61,7 @@ def transformer_kernel(name: str) -> Callable:
         run_transformer(
             activate_with, rules, u32(first_trial + u32(here)), seed_low, seed_high, room,
             row(log_signal, of), row(log_gradient, of), row(log_weight_gradient, of), row(log_matrix_gradient, of),
-            row(log_residual, of),
+            row(log_residual, of), None,
         )  # fmt: skip
 
     return run_transformers
@@ -80,7 +80,7 @@ def kernel(name: str, capability: tuple[int, int]):
         return cuda.jit(signature())(transformer_kernel(name))
 
 
-def run(network: Transformer, trials: int, seed: int, on_device: bool) -> list[Any]:
+def run(network: Transformer, trials: int, seed: int, on_device: bool, progress: bool = False) -> list[Any]:
     """What `TransformerFlow` has, in its order, of all trials. A block draws the weights of one block of its transformer at a time."""
     layout, single, double = layout_of(network, 1)
     job = blocks.Job(
@@ -88,7 +88,7 @@ def run(network: Transformer, trials: int, seed: int, on_device: bool) -> list[A
         (Rules.of(network), layout, u32(seed & 0xFFFFFFFF), u32(seed >> 32)),
         results(network), (((single,), np.float32), ((double,), np.float64)),
     )  # fmt: skip
-    return blocks.run(job, trials, on_device)
+    return blocks.run(job, trials, on_device, progress)
 
 
 def cost(network: Transformer) -> float:
