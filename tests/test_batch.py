@@ -368,3 +368,21 @@ def test_bad_input_is_refused():
         network(2, 5, "tanh", residual="preactivation", bias_variance=0.1)
     with pytest.raises(ValueError, match="do not fit into 3 dimensions"):
         network(2, 3, "tanh", batch_size=4)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"batch_size": 2, "initialiser": "orthogonal"}], ids=str)
+@pytest.mark.parametrize("scale", [1e-29, 1e29])
+def test_ten_thousand_relu_layers_scale_with_weights_and_inputs_however_large(options, scale):
+    # φ(cz) = cφ(z): a factor of all weights or of the inputs is a factor of each norm, with the same random numbers
+    depth, layers = 10_000, np.arange(10_001)
+    one = propagate(Network(depth, 24, "relu", weight_variance=2.0, **options), 2, 1)
+    other = propagate(Network(depth, 24, "relu", weight_variance=2.0 * scale, input_rms=scale**0.5, **options), 2, 1)
+    step, alive = 0.5 * math.log(scale), np.isfinite(one.log_signal)
+    assert np.array_equal(alive, np.isfinite(other.log_signal)) and alive[:, :10].all()
+    for quantity, shift in (
+        ("log_signal", step * (layers + 1)),
+        ("log_gradient", step * layers[::-1]),
+        ("log_weight_gradient", np.full(depth, step * depth)),
+    ):
+        expected = getattr(one, quantity) + shift
+        np.testing.assert_allclose(getattr(other, quantity), expected, rtol=1e-8, atol=1e-2, err_msg=quantity)

@@ -262,7 +262,7 @@ def test_weight_gradient_of_states_below_float32s_normal_range():
         steps.append(np.linalg.norm(delta) * np.linalg.norm(h))
         delta = drawn["weights"].T @ delta
     assert path[-1][0].max() < np.finfo(np.float32).smallest_normal
-    assert flow.log_weight_gradient[2] == pytest.approx(np.log(steps[::-1]), abs=1e-3)
+    assert flow.log_weight_gradient[2] == pytest.approx(np.log(steps[::-1]), abs=5e-3)  # nine bits are left
     assert flow.log_total_weight_gradient[2] == pytest.approx(math.log(np.linalg.norm(total)), abs=1e-3)
 
 
