@@ -28,7 +28,7 @@ config: Any = numba.config  # its fields are made when it is imported
 
 
 def cached(signature: Any = None, **options: Any) -> Callable:
-    """`njit`, with the machine code kept on disk. What a function closes over is part of its name there."""
+    """`njit` for this signature, or each in a list, with the machine code kept on disk. What a function closes over is part of its name there."""
 
     def decorate(function: Callable) -> Any:
         if lacking := compiler_missing():
@@ -36,7 +36,8 @@ def cached(signature: Any = None, **options: Any) -> Callable:
         kernel = njit(**options)(function)
         kernel._cache = KernelCache(function)
         if signature is not None:
-            kernel.compile(signature)
+            for one in signature if isinstance(signature, list) else [signature]:
+                kernel.compile(one)
             kernel.disable_compile()
         return kernel
 
