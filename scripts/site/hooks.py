@@ -50,6 +50,7 @@ def on_startup(command, dirty):
     sys.path[:0] = PATHS  # MkDocs takes away what was added while it loaded this file
     if lacking := cache.compiler_missing():
         raise Abort(lacking)
+    notebooks.let_go()
     if changed := last_change():
         os.environ.setdefault("SOURCE_DATE_EPOCH", changed)  # the date in the site map; MkDocs would take today's
     log.info("Figures and tables are drawn that are missing or no longer those of their results")

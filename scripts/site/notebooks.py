@@ -28,6 +28,17 @@ DROPPED = [
 ]
 
 
+def let_go() -> None:
+    """Drop the calls that jupytext holds on to: with each error of its imports it keeps the stack of who imported it.
+
+    In it is MkDocs' command, whose log handler would then outlive Python's logging, and end with a TypeError.
+    """
+    for name in jupytext.__all__:
+        for cell in getattr(getattr(jupytext, name), "__closure__", None) or ():
+            if isinstance(error := cell.cell_contents, ImportError):
+                error.__traceback__ = error.__context__ = None
+
+
 def is_notebook(content: str) -> bool:
     return '<div class="jupyter-wrapper">' in content
 
