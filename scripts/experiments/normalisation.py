@@ -216,7 +216,6 @@ def numbers(result):
     skip, lost = result["skips"], math.log(10)
     return found | {
         "depth_scale": 1 / math.log(result["activations"]["relu"]["infinite"] ** 2),
-        "depth_rule": 16 / math.log(result["activations"]["relu"]["infinite"] ** 2),
         "inference": result["inference"]["measured"],
         "inference_predicted": result["inference"]["predicted"],
         "small_weights": result["weights"][0]["measured"],
