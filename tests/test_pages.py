@@ -175,6 +175,11 @@ def test_every_footnote_is_defined_and_used(page):
     assert len(defined) == len(set(defined)) and set(defined) == set(used)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_no_citation_is_left_unchecked(page):
+    assert "not checked" not in page.read_text()
+
+
 # Results and figures
 
 
