@@ -121,7 +121,7 @@ def announced(progress: bool) -> Iterator[None]:
     That is who asked for progress, has a terminal, or types into an interpreter. Logs and tests stay silent, and so does all
     that comes from Numba's cache.
     """
-    if not (progress or sys.stderr.isatty() or hasattr(sys, "ps1")):
+    if sys.stderr is None or not (progress or sys.stderr.isatty() or hasattr(sys, "ps1")):
         yield
         return
     announcement = Announcement()

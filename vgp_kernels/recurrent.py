@@ -795,7 +795,16 @@ def through_gru(drawn, room, logs, watch):
 @functools.cache
 def cell_function(cell: str):
     """The kernel of a network with this cell."""
-    lstm = cell == "lstm"
+    if cell in GATES:
+        lstm = cell == "lstm"
+
+        @cached(RUN, nogil=True, **STRICT)
+        @named(cell)
+        def run_gated(kind, single, double, logs, watch):
+            drawn, room, _ = arrays_of(kind, single, double)
+            return through_lstm(drawn, room, logs, watch) if lstm else through_gru(drawn, room, logs, watch)
+
+        return run_gated
 
     @cached(RUN, nogil=True, **STRICT)
     @named(cell)
@@ -803,13 +812,7 @@ def cell_function(cell: str):
         drawn, room, _ = arrays_of(kind, single, double)
         return through_simple(cell, drawn, room, logs, watch)
 
-    @cached(RUN, nogil=True, **STRICT)
-    @named(cell)
-    def run_gated(kind, single, double, logs, watch):
-        drawn, room, _ = arrays_of(kind, single, double)
-        return through_lstm(drawn, room, logs, watch) if lstm else through_gru(drawn, room, logs, watch)
-
-    return run_gated if cell in GATES else run
+    return run
 
 
 def run(network: Recurrent, trials: int, seed: int, threads: int, progress: bool) -> list[np.ndarray]:
