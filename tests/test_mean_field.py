@@ -5,6 +5,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+from scipy import stats
 from test_activations import EXACT, NAMES
 
 from vgp_kernels import (
@@ -18,7 +19,7 @@ from vgp_kernels import (
     propagate,
     variance_preserving_weight_variance,
 )
-from vgp_kernels.moments import batch_moments, moments, pair_moment
+from vgp_kernels.moments import batch_moments, moments, pair_moments, pair_moments_at, tabled_pair
 
 
 def theory(name, weight_variance, bias_variance=0.0, depth=50):
@@ -54,21 +55,51 @@ def test_erf_has_its_closed_forms(q):
 def test_pairs_have_the_arc_cosine_and_arcsine_laws(c, q):
     relu, erf = activation("relu"), activation("erf")
     angle = math.acos(c)
-    exact = q / (2 * math.pi) * (math.sin(angle) + (math.pi - angle) * c)  # Cho & Saul 2009
-    assert pair_moment(relu.value, relu, q, c) == pytest.approx(exact, rel=1e-9, abs=1e-12)
-    assert pair_moment(relu.slope, relu, q, c) == pytest.approx((math.pi - angle) / (2 * math.pi), rel=1e-9)
-    exact = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))  # Williams 1998
-    assert pair_moment(erf.value, erf, q, c) == pytest.approx(exact, rel=1e-10, abs=1e-13)
+    exact = (math.sin(angle) + (math.pi - angle) * c) / math.pi  # Cho & Saul 2009
+    for found in (pair_moments(relu, math.log(q), 1 - c), pair_moments_at(relu, math.log(q), 1 - c)):
+        assert 1 - found.apart == pytest.approx(exact, rel=1e-12, abs=1e-12)
+        assert found.slopes == pytest.approx((math.pi - angle) / (2 * math.pi), rel=1e-12)
+    found = pair_moments(erf, math.log(q), 1 - c)
+    exact = math.asin(2 * q * c / (1 + 2 * q)) / math.asin(2 * q / (1 + 2 * q))  # Williams 1998
+    assert 1 - found.apart == pytest.approx(exact, rel=1e-11, abs=1e-12)
     exact = 4 / math.pi / math.sqrt((1 + 2 * q) ** 2 - (2 * q * c) ** 2)
-    assert pair_moment(erf.slope, erf, q, c) == pytest.approx(exact, rel=1e-10)
+    assert found.slopes == pytest.approx(exact, rel=1e-11)
+
+
+@pytest.mark.parametrize("c", [-1.0, -0.999, -0.3, 0.6, 0.96, 0.999])
+@pytest.mark.parametrize("q", [0.3, 20.0])
+def test_pairs_at_two_kinks_are_those_of_the_bivariate_normal_law(q, c):
+    """Hard tanh: E φ′φ′ is the probability that both are between the kinks."""
+    edge = 1 / math.sqrt(q)
+    if c == -1:
+        exact = math.erf(edge / math.sqrt(2))
+    else:
+
+        def both_below(a, b):
+            return stats.multivariate_normal.cdf([a, b], cov=[[1, c], [c, 1]], abseps=1e-12, releps=1e-12, maxpts=10**6)
+
+        exact = both_below(edge, edge) - 2 * both_below(-edge, edge) + both_below(-edge, -edge)
+    assert pair_moments(activation("hard_tanh"), math.log(q), 1 - c).slopes == pytest.approx(exact, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh", "gelu", "selu", "softplus"])
+@pytest.mark.parametrize("log_q", [-2.0, 1.3, 9.0])
+def test_pairs_that_are_nearly_one_keep_their_digits(name, log_q):
+    """1 - E φφ/E φ² → q E φ′² (1 - c)/E φ² as c → 1, and the table of pairs agrees with quadrature."""
+    phi, here = activation(name), moments(activation(name), log_q)
+    for apart in (1e-14, 1e-20):
+        exact = math.exp(log_q - here.log_value) * here.slope * apart
+        assert pair_moments(phi, log_q, apart).apart == pytest.approx(exact, rel=1e-4)
+    for apart in (1e-6, 0.02, 0.4, 1.3, 1.99):
+        pair = pair_moments(phi, log_q, apart)
+        assert tabled_pair(phi, log_q, apart) == pytest.approx(pair, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["relu", "linear", "leaky_relu(0.2)"])
 def test_correlations_of_piecewise_linear_networks_are_those_of_any_quadrature(name):
     phi, c = activation(name), -0.4
     found = mean_field(Network(1, 30, name, "he", batch_size=2, input_correlation=c)).correlation[1]
-    square = pair_moment(phi.value, phi, 1.0, 1.0)
-    assert found == pytest.approx(pair_moment(phi.value, phi, 1.0, c) / square, rel=1e-12)
+    assert found == pytest.approx(1 - pair_moments_at(phi, 0.0, 1 - c).apart, rel=1e-12)
 
 
 @pytest.mark.parametrize(

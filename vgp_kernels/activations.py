@@ -4,6 +4,7 @@ Each gives φ twice: `value` and `slope` (φ′), its definition in NumPy float6
 z → (φ, φ′) from `arithmetic`, which is what networks run. At a kink the slope is that of the left side.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -33,9 +34,14 @@ from vgp_kernels.arithmetic import (
 Function = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activation:
-    """An activation function φ."""
+    """An activation function φ.
+
+    Theory integrates φ and φ′ by quadrature and looks for fine structure in known places only: φ changes over lengths of about 1
+    near 0 and near its kinks, and elsewhere over lengths of about |z|, as straight lines, powers and what dies out do. φ² grows no
+    faster than z². `check_structure` refuses what is otherwise, for example sine.
+    """
 
     name: str
     label: str  # for people
@@ -45,12 +51,12 @@ class Activation:
     kernel: Callable  # z -> (φ(z), φ′(z)), float32, compiled
     kinks: tuple[float, ...] = ()  # where φ′ jumps
 
-    @property
+    @functools.cached_property
     def vanishes_at_zero(self) -> bool:
         """Whether φ(0) = 0."""
         return float(self.value(np.zeros(1))[0]) == 0.0
 
-    @property
+    @functools.cached_property
     def is_bounded(self) -> bool:
         return float(np.abs(self.value(np.array([-1e9, 1e9]))).max()) < 1e3
 
@@ -182,6 +188,7 @@ def mish_slope(z):
     return t + z * (1 - t**2) * special.expit(z)
 
 
+@functools.cache
 def leaky_relu(leak: float, name: str) -> Activation:
     return Activation(
         name,
@@ -194,6 +201,7 @@ def leaky_relu(leak: float, name: str) -> Activation:
     )
 
 
+@functools.cache
 def elu(alpha: float, name: str) -> Activation:
     return Activation(
         name,
@@ -316,6 +324,38 @@ def activation(name: str) -> Activation:
     raise ValueError(
         f"unknown activation {name!r}; known: {', '.join(sorted(ACTIVATIONS))}; with a parameter: leaky_relu(0.2), elu(0.5)"
     )
+
+
+@functools.cache
+def check_structure(phi: Activation) -> None:
+    """Raise ValueError for an activation that theory's quadrature would get wrong; see Activation."""
+    for side in (-1.0, 1.0):
+        near, far = (phi.value(side * distance * np.array([1.0, 2.0])) for distance in (1e-16, 1e16))
+        straight_near = abs(near[1] - 2 * near[0]) <= 1e-9 * abs(near[0]) or abs(near[0]) > 1e-9
+        if not straight_near or min(abs(far[1] - 2 * far[0]), abs(far[1] - far[0])) > 1e-9 * max(abs(far[0]), 1.0):
+            raise ValueError(
+                f"there is no theory for {phi.name!r}: φ must be straight lines close to 0 and far from it"
+            )
+    distances = 2.0 ** np.arange(-4, 54)
+    kinks = {0.0, *phi.kinks}
+    edges = np.unique(np.concatenate([[*kinks], *(kink + side * distances for kink in kinks for side in (-1, 1))]))
+    halves = np.sort(np.concatenate([edges, (edges[1:] + edges[:-1]) / 2]))
+    points, weights = np.polynomial.legendre.leggauss(20)
+
+    def integrals(edges: np.ndarray) -> np.ndarray:
+        middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
+        z = middle[:, None] + half[:, None] * points
+        value, slope = phi.value(z) / np.maximum(np.abs(z), 1), phi.slope(z)
+        return np.array([half * (f @ weights) for f in (value**2, value * slope, slope**2)])
+
+    whole, parts = integrals(edges), integrals(halves)
+    off = np.abs(whole - parts[:, ::2] - parts[:, 1::2]) > 1e-9 * np.diff(edges)
+    if off.any():
+        where = edges[:-1][off.any(axis=0)]
+        raise ValueError(
+            f"there is no theory for {phi.name!r}: from z = {where[np.abs(where).argmin()]:g} on it changes over lengths that "
+            "quadrature does not look for; name its kinks, or measure with propagate"
+        )
 
 
 def value_and_slope(name, z):

@@ -48,12 +48,10 @@ NORMS = {
 MATRICES = ("query", "key", "value", "output", "first", "second")
 LARGEST_WEIGHTS = 2**28  # entries in all
 EPSILON = 1e-5  # added to the variance, as in PyTorch
-WINDOW = (
-    56  # φ is linear, to the last bit of float32, below 2^-56 if φ(0) = 0, and on either side of ±2^56 if unbounded
-)
+# φ is linear, to the last bit of float32, below 2^-56 if φ(0) = 0, and on either side of ±2^56 if unbounded
+WINDOW = 56
 SATURATED = 2.0**-30  # what softmax may leave to all others where one has nearly everything
 PIECE = 2**27  # products of numbers that a thread does before it looks whether to stop
-CLOSE = 1e-9  # two tokens whose correlation is nearer to 1 are treated to first order
 
 # purposes of the random numbers
 QUERY, TOKENS, LOSS, COMMON = u32(24), u32(32), u32(33), u32(34)  # the six matrices take 24 to 29
@@ -1062,76 +1060,92 @@ def transformer_theory(network: Transformer) -> TransformerTheory:
     weights A makes of them S d + (p - d) and (S - C) d, where S = E Σ_j A_ij² and C = E Σ_j A_ij A_kj. Gradients go back by the
     transposed rules; their way through the scores, and the two directions that a normalisation takes from each token, are left out.
     """
-    phi, tokens, alpha = activation(network.activation), network.tokens, network.branch_scale
-    skip, gain, pre = network.skip_scale, network.weight_gain**2, network.norm == "pre"
-    post = network.norm in ("post", "deepnorm")
-    score_variance = network.query_variance**2 * (1 if network.scaled_scores else network.width // network.heads)
-    value_gain = (gain * network.weight_variance) ** 2
-    p, d = 1.0, 1 - network.token_correlation
-    signal, path = [(p, d)], []
+    phi, tokens, log_alpha = activation(network.activation), network.tokens, 2 * math.log(network.branch_scale)
+    log_skip = 2 * math.log(network.skip_scale) if network.skip_scale else -math.inf
+    log_gain, pre, post = 2 * math.log(network.weight_gain), network.norm == "pre", network.norm in ("post", "deepnorm")
+    log_weights, log_second = log_gain + math.log(network.weight_variance), log_gain + math.log(network.second_variance)
+    log_scores = 2 * math.log(network.query_variance)
+    if not network.scaled_scores:
+        log_scores += math.log(network.width // network.heads)
+
+    def summed(log_own: float, own: float, log_branch: float, branch: float) -> tuple[float, float]:
+        """(ln of skip² eˣ + α² eʸ, the mean of what goes with either) for x = log_own and y = log_branch."""
+        x, y = log_skip + log_own, log_alpha + log_branch
+        top = max(x, y)
+        if top == -math.inf:
+            return top, 0.0
+        first, second = math.exp(x - top), math.exp(y - top)
+        return top + math.log(first + second), (first * own + second * branch) / (first + second)
+
+    log_p, apart = 0.0, 1 - network.token_correlation  # ln p, and d/p
+    signal, path = [(log_p, apart)], []
     for _ in range(network.blocks):
         for half in ("attention", "feed-forward")[: 2 if network.ffn_multiple else 1]:
-            scale = p if pre else 1.0
-            p_in, d_in, c = p / scale, d / scale, min(1 - d / p, 1.0)
+            log_scale = log_p if pre else 0.0
+            log_in = log_p - log_scale
             if half == "attention":
-                own, shared = softmax_moments(score_variance * p_in**2 * (1 - c), c, tokens)
-                branch = value_gain * (own * d_in + p_in - d_in), value_gain * (own - shared) * d_in
+                log_variance = log_scores + 2 * log_in + (math.log(apart) if apart > 0 else -math.inf)
+                own, shared = softmax_moments(math.exp(min(log_variance, HARDEST)), 1 - apart, tokens)
+                left = own * apart + 1 - apart
+                branch = 2 * log_weights + log_in + math.log(left), max(own - shared, 0.0) * apart / left
                 back: tuple[float, ...] = own, shared
             else:
-                q, second = gain * network.weight_variance * p_in, gain * network.second_variance
-                here, two = moments(phi, math.log(q)), pair_moments(phi, math.log(q), c)
-                value = math.exp(here.log_value)
-                pair = value * two.correlation
-                # dE φφ/dc = q E φ′φ′, where φφ has no digits left
-                lost = value - pair if 1 - c > CLOSE else q * (d / p) * here.slope
-                slopes = [network.weight_variance * gain * second * moment for moment in (here.slope, two.slopes)]
-                branch = second * value, second * lost
-                back = *slopes, value, pair
-            p, d = skip**2 * p + alpha**2 * branch[0], skip**2 * d + alpha**2 * branch[1]
-            after = p if post else 1.0
-            p, d = p / after, d / after
-            path.append((half, back, scale, after))
-        signal.append((p, d))
+                log_q = log_weights + log_in
+                here, pair = moments(phi, log_q), pair_moments(phi, log_q, apart)
+                branch = log_second + here.log_value, pair.apart
+                back = here.slope, pair.slopes, here.log_value, pair.apart
+            log_p, apart = summed(log_p, apart, *branch)
+            log_after = log_p if post else 0.0
+            log_p -= log_after
+            path.append((half, back, log_scale, log_after))
+        signal.append((log_p, apart))
 
-    def log_size(g: float) -> float:
-        return 0.5 * math.log(g * tokens * network.width)
-
-    # per entry, and between the same entries of two tokens
-    g, h = 1 / (tokens * network.width * (p if pre else 1.0)), 0.0
-    gradient, second_gradient = [log_size(g)], []
-    for half, back, scale, after in reversed(path):
-        g, h = g / after, h / after
+    # ln g per entry, and h/g, where h is between the same entries of two tokens
+    log_entries = math.log(tokens * network.width)
+    log_g, ratio = -log_entries - (log_p if pre else 0.0), 0.0
+    gradient, second_gradient = [(log_g + log_entries) / 2], []
+    for half, back, log_scale, log_after in reversed(path):
+        log_g -= log_after
         if half == "attention":
             own, shared = back
-            of_g = value_gain * (g * own + h * (tokens - 1) * shared)
-            of_h = value_gain * (g * (1 - own) / max(tokens - 1, 1) + h * (1 - shared))
+            of_g = own + ratio * (tokens - 1) * shared
+            of_h = (1 - own) / max(tokens - 1, 1) + ratio * (1 - shared)
+            log_factor = 2 * log_weights
         else:
-            slope, pair_slope, value, pair = back
-            square = tokens * network.ffn_multiple * network.width**2 * alpha**2 * (g * value + (tokens - 1) * h * pair)
-            second_gradient.append(0.5 * math.log(square))
-            of_g, of_h = slope * g, pair_slope * h
-        g, h = skip**2 * g + alpha**2 * of_g / scale, skip**2 * h + alpha**2 * of_h / scale
+            of_g, pair_slope, log_value, lost = back
+            of_h = pair_slope * ratio
+            log_factor = log_weights + log_second
+            both = max(1 + (tokens - 1) * ratio * (1 - lost), 0.0)
+            log_square = log_entries + math.log(network.ffn_multiple * network.width) + log_alpha + log_g + log_value
+            second_gradient.append((log_square + math.log(both)) / 2 if both else -math.inf)
+        below = log_g + log_factor + math.log(of_g) - log_scale if of_g > 0 else -math.inf
+        log_g, ratio = summed(log_g, ratio, below, of_h / of_g if of_g > 0 else 0.0)
         if half == "attention":
-            gradient.append(log_size(g))
-    variances, differences = np.array(signal).T
+            gradient.append((log_g + log_entries) / 2)
+    log_variances, apart_at = np.array(signal).T
     with np.errstate(divide="ignore"):
-        residual = 0.5 * np.log(np.maximum(differences, 0) / variances * (tokens - 1) / tokens)
+        residual = 0.5 * np.log(apart_at * (tokens - 1) / tokens)
     return TransformerTheory(
         network,
-        0.5 * np.log(variances),
+        0.5 * log_variances,
         np.array(gradient[::-1]),
         np.array(second_gradient[::-1]) if network.ffn_multiple else np.full(network.blocks, -math.inf),
         residual,
     )
 
 
+HARDEST = 60.0  # ln of a variance of scores beyond which softmax is the largest one
+DRAWS, MOST_DRAWN = 2000, 2**21
+
+
 @functools.lru_cache(maxsize=1024)
 def softmax_moments(variance: float, correlation: float, tokens: int) -> tuple[float, float]:
     """(E Σ_j A_ij², E Σ_j A_ij A_kj) for rows A_i, A_k = softmax of normal scores of this variance, correlated between rows.
 
-    A mean over 2,000 fixed draws: there is no closed form.
+    A mean over 2,000 fixed draws, and fewer of over a thousand tokens: there is no closed form.
     """
-    one, other = np.random.default_rng(0).standard_normal((2, 2000, tokens)) * math.sqrt(max(variance, 0.0))
+    draws = min(DRAWS, max(MOST_DRAWN // tokens, 1))
+    one, other = np.random.default_rng(0).standard_normal((2, draws, tokens)) * math.sqrt(max(variance, 0.0))
     rows = []
     for scores in (one, correlation * one + math.sqrt(max(1 - correlation**2, 0.0)) * other):
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -28,7 +28,10 @@ config: Any = numba.config  # its fields are made when it is imported
 
 
 def cached(signature: Any = None, **options: Any) -> Callable:
-    """`njit` for this signature, or each in a list, with the machine code kept on disk. What a function closes over is part of its name there."""
+    """`njit` for a signature, or for each in a list, with the machine code kept on disk.
+
+    What a function closes over is part of its name there.
+    """
 
     def decorate(function: Callable) -> Any:
         if lacking := compiler_missing():

@@ -1,18 +1,21 @@
 """Expectations of φ and φ′ by quadrature: over normal pre-activations, and over batch-normalised ones."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from vgp_kernels.activations import Activation
+from vgp_kernels.activations import Activation, check_structure
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 EDGE = 13.0  # the normal density beyond is below 1e-37
 # Outside of these, φ is a straight line on either side of 0 to 1e-14, and moments are scaled from the end of the range.
 LOG_SMALL, LOG_LARGE = math.log(1e-28), math.log(1e28)
+LOG_FLAT = math.log(1e-10)  # below, φ(0) ≠ 0 leaves no digits of d/dq E φ², which no longer changes
+CLOSE = 0.02  # at this distance of a correlation from ±1 the density of a pair becomes too narrow for a grid of both
 MEMORY = 4096  # networks ask for the same moments layer after layer
 
 
@@ -28,10 +31,12 @@ def nodes(centres: Iterable[float], scale: float) -> tuple[np.ndarray, np.ndarra
     return z, weight * density(z)
 
 
-def on_panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def on_panels(
+    edges: np.ndarray, rule: np.ndarray = NODES, shares: np.ndarray = WEIGHTS
+) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre points and weights on the panels between sorted edges, along the last axis."""
     middle, half = (edges[..., 1:] + edges[..., :-1]) / 2, (edges[..., 1:] - edges[..., :-1]) / 2
-    points, weights = middle[..., None] + half[..., None] * NODES, half[..., None] * WEIGHTS
+    points, weights = middle[..., None] + half[..., None] * rule, half[..., None] * shares
     return points.reshape(*edges.shape[:-1], -1), weights.reshape(*edges.shape[:-1], -1)
 
 
@@ -40,8 +45,7 @@ def density(z: np.ndarray) -> np.ndarray:
     return np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Expectations over Z ~ N(0, 1) at a pre-activation variance q."""
 
     log_value: float  # ln E φ(√q Z)²
@@ -50,23 +54,27 @@ class Moments:
     mean: float  # E φ(√q Z)/√(E φ²)
 
 
+@lru_cache(MEMORY)
 def moments(phi: Activation, log_q: float) -> Moments:
     """The moments at q = e^log_q; q may be beyond the range of float64."""
+    if is_homogeneous(phi):
+        s, r = phi.slope(np.array([-1.0, 1.0])).tolist()
+        square = (r**2 + s**2) / 2
+        return Moments(log_q + math.log(square), square, square, (r - s) / math.sqrt(2 * math.pi * square))
     near = representative(phi, log_q)
-    here = moments_at(phi, near)
-    return Moments(here.log_value + (log_q - near), here.slope, here.growth, here.mean)
+    start = math.floor(near)
+    polynomials = np.cos(DEGREES * math.acos(2 * (near - start) - 1))
+    log_value, slope, growth, mean = (polynomials @ panel(phi, start).coefficients).tolist()
+    scaled = log_q > near or phi.vanishes_at_zero
+    return Moments(log_value + (log_q - near) if scaled else log_value, slope, growth, mean)
 
 
 def representative(phi: Activation, log_q: float) -> float:
-    """The nearest ln q from which the moments at log_q follow by scaling, because φ is straight on either side of 0."""
+    """The nearest ln q from which the moments at log_q follow, because φ is straight on either side of 0."""
     if is_homogeneous(phi):
         return 0.0
-    near = log_q
-    if phi.vanishes_at_zero:
-        near = max(near, LOG_SMALL)
-    if not phi.is_bounded:
-        near = min(near, LOG_LARGE)
-    return near
+    near = max(log_q, LOG_SMALL)
+    return near if phi.is_bounded else min(near, LOG_LARGE)
 
 
 @lru_cache(MEMORY)
@@ -76,80 +84,185 @@ def is_homogeneous(phi: Activation) -> bool:
     return all(np.array_equal(phi.value(scale * z), scale * phi.value(z)) for scale in (1e-9, 0.5, 2.0, 1e9))
 
 
+class Panel(NamedTuple):
+    """The moments between two whole numbers of ln q, of which they are analytic functions even where φ has kinks."""
+
+    log_q: np.ndarray
+    """(ORDER,): Chebyshev points, rising."""
+    at_points: np.ndarray
+    """(ORDER, 4): the moments there."""
+    coefficients: np.ndarray
+    """(ORDER, 4): of Chebyshev polynomials, which between the points are right to round-off."""
+
+
+ORDER = (
+    20  # the nearest singularities are π/2 off the real axis, so that coefficients fall by 6.4 each: 6.4^-20 = 1e-16
+)
+DEGREES = np.arange(ORDER)
+ANGLES = math.pi * (DEGREES[::-1] + 0.5) / ORDER
+TO_COEFFICIENTS = 2 / ORDER * np.cos(np.outer(DEGREES, ANGLES))
+TO_COEFFICIENTS[0] /= 2
+
+
 @lru_cache(MEMORY)
-def moments_at(phi: Activation, log_q: float) -> Moments:
-    root = math.exp(log_q / 2)
-    z, weight = nodes([kink / root for kink in {0.0, *phi.kinks}], 1 / max(root, 1e-3))
+def panel(phi: Activation, start: int) -> Panel:
+    """The moments from ln q = start to start + 1."""
+    check_structure(phi)
+    log_q = start + (1 + np.cos(ANGLES)) / 2
+    if set(phi.kinks) <= {0.0}:  # all can have the same nodes
+        at_points = moments_at(phi, log_q)
+    else:
+        at_points = np.concatenate([moments_at(phi, log_q[i : i + 1]) for i in range(ORDER)])
+    return Panel(log_q, at_points, TO_COEFFICIENTS @ at_points)
+
+
+def moments_at(phi: Activation, log_q: np.ndarray) -> np.ndarray:
+    """The moments by quadrature, a row for each of the ln q, which are near each other."""
+    root = np.exp(log_q / 2)[:, None]
+    z, weight = nodes([kink / root[-1, 0] for kink in {0.0, *phi.kinks}], 1 / max(root[-1, 0], 1e-3))
     value, slope = phi.value(root * z), phi.slope(root * z)
-    square = float(weight @ value**2)
-    return Moments(
-        math.log(square),
-        float(weight @ slope**2),
-        float(weight @ (value * slope * z)) / root,
-        float(weight @ value) / math.sqrt(square),
-    )
+    square = value**2 @ weight
+    if phi.vanishes_at_zero or log_q[0] >= LOG_FLAT:
+        growth = (value * slope * z) @ weight / root[:, 0]
+    else:
+        growth = np.broadcast_to(moments_at(phi, np.array([LOG_FLAT]))[:, 2], log_q.shape)
+    return np.stack([np.log(square), slope**2 @ weight, growth, value @ weight / np.sqrt(square)], axis=1)
 
 
-def pair_moment(function: Callable, phi: Activation, q: float, c: float) -> float:
-    """E f(√q u₁) f(√q u₂) for normal u₁, u₂ of variance 1 and correlation c, where f is φ or φ′."""
-    root, common, own = math.sqrt(q), math.sqrt((1 + c) / 2), math.sqrt((1 - c) / 2)
-    # u = a ± b with independent a, b: for each b, the kinks of both factors in a are known. f f is even in b.
-    b, weight_b = on_panels(half_line(1 / max(root * own, own / max(common, 1e-9), 1.0)))
-    shift = own * b[:, None]
-    if common < 1e-9:  # u₂ = -u₁
-        total = (function(root * shift) * function(-root * shift))[:, 0]
-        return float(2 * (weight_b * density(b)) @ total)
-    centres = np.concatenate([kink / root + side * shift for kink in {0.0, *phi.kinks} for side in (-1, 1)], axis=1)
-    scale = 1 / max(root * common, 1.0)
-    steps = scale * 2.0 ** np.arange(-1, max(0, math.ceil(math.log2(18 / scale))))
-    offsets = np.concatenate([-steps, [0.0], steps])
-    pieces = [(centre / common)[:, None] + offsets for centre in centres.T]
-    edges = np.concatenate([*pieces, np.broadcast_to(np.arange(-9.0, 9.5, 1.0), (len(b), 19))], axis=1)
-    a, weight_a = on_panels(np.sort(np.clip(edges, -9, 9), axis=1))
-    product = function(root * (common * a + shift)) * function(root * (common * a - shift))
-    return float(2 * (weight_b * density(b)) @ np.sum(weight_a * density(a) * product, axis=1))
+# Pairs
 
 
-def half_line(scale: float) -> np.ndarray:
-    """Edges of panels from 0 to 9, of length 1 or less, that shrink towards 0 to a length `scale`."""
-    steps = scale * 2.0 ** np.arange(-1, math.ceil(math.log2(1 / scale)))
-    return np.concatenate([[0.0], steps[steps < 0.75], np.arange(1.0, 10.0)])
-
-
-@dataclass(frozen=True)
-class PairMoments:
+class PairMoments(NamedTuple):
     """Expectations over normal pre-activations of correlation c at two inputs."""
 
-    correlation: float  # E φφ/E φ²
+    apart: float  # 1 - E φφ/E φ², which keeps its digits where c is near 1
     slopes: float  # E φ′φ′
 
 
-def pair_moments(phi: Activation, log_q: float, c: float) -> PairMoments:
-    """The pair's moments at q = e^log_q; q may be beyond the range of float64."""
+def pair_moments(phi: Activation, log_q: float, apart: float) -> PairMoments:
+    """The moments of a pair of correlation c = 1 - apart at q = e^log_q; q may be beyond the range of float64."""
+    if apart == 0:
+        return PairMoments(0.0, moments(phi, log_q).slope)
     near = representative(phi, log_q)
-    here = moments_at(phi, near)
-    if c == 1:
-        return PairMoments(1.0, here.slope)
-    if is_homogeneous(phi):
-        return homogeneous_pair(phi, c)
-    return pair_moments_at(phi, near, c)
+    if (
+        is_homogeneous(phi)
+        or (near == LOG_SMALL and phi.vanishes_at_zero)
+        or (near == LOG_LARGE and not phi.is_bounded)
+    ):
+        return two_lines(phi, 1e-16 if near == LOG_SMALL else 1e16, apart)
+    return pair_moments_at(phi, near, apart)
 
 
 @lru_cache(MEMORY)
-def pair_moments_at(phi: Activation, log_q: float, c: float) -> PairMoments:
-    q = math.exp(log_q)
-    correlation = pair_moment(phi.value, phi, q, c) / math.exp(moments_at(phi, log_q).log_value)
-    return PairMoments(correlation, pair_moment(phi.slope, phi, q, c))
+def pair_moments_at(phi: Activation, log_q: float, apart: float) -> PairMoments:
+    """The pair's moments by quadrature."""
+    check_structure(phi)
+    root = math.exp(log_q / 2)
+    is_close = min(apart, 2 - apart) < (CLOSE if root < 1e3 else CLOSE / 4)
+    square, lost, slopes = (close_pair if is_close else distant_pair)(phi, root, apart)
+    return PairMoments(lost / square, slopes)
 
 
-def homogeneous_pair(phi: Activation, c: float) -> PairMoments:
-    """The pair's moments for slopes r above and s below 0, from Cho & Saul 2009: φ(z) = sz + (r - s)max(z, 0)."""
-    s, r = phi.slope(np.array([-1.0, 1.0]))
-    angle = math.acos(c)
+TABLED = 17.0  # artanh of correlations between which pairs are tabulated
+
+
+def tabled_pair(phi: Activation, log_q: float, apart: float) -> PairMoments:
+    """The same from a table over c for this q: for those who ask for many c."""
+    t = 0.5 * math.log((2 - apart) / apart) if 0 < apart < 2 else math.inf  # artanh c
+    if abs(t) >= TABLED or is_homogeneous(phi):
+        return pair_moments(phi, log_q, apart)
+    start = 2 * math.floor(t / 2)
+    polynomials = np.cos(DEGREES * math.acos(t - start - 1))
+    ratio, slopes = (polynomials @ pair_panel(phi, log_q, start)).tolist()
+    return PairMoments(ratio * apart, slopes)
+
+
+@lru_cache(MEMORY)
+def pair_panel(phi: Activation, log_q: float, start: int) -> np.ndarray:
+    """(ORDER, 2): coefficients of (1 - E φφ/E φ²)/(1 - c) and E φ′φ′ where artanh c is from start to start + 2."""
+    apart = 2 / (1 + np.exp(2 * (start + 1 + np.cos(ANGLES))))
+    pairs = [pair_moments(phi, log_q, x) for x in apart.tolist()]
+    return TO_COEFFICIENTS @ [(pair.apart / x, pair.slopes) for pair, x in zip(pairs, apart, strict=True)]
+
+
+def distant_pair(phi: Activation, root: float, apart: float) -> tuple[float, float, float]:
+    """(E φ², E φ² - E φφ, E φ′φ′) on a grid of both pre-activations, for c that leave their density wide."""
+    c, spread = 1 - apart, apart * (2 - apart)
+    centres = np.array([kink / root for kink in {0.0, *phi.kinks}])
+    z, weight = on_panels(edges_about(centres, 1 / root, math.sqrt(spread)), PAIR_NODES, PAIR_WEIGHTS)
+    weight = weight * density(z)
+    value, slope = weight * phi.value(root * z), weight * phi.slope(root * z)
+    # the density of a pair over those of its members
+    joint = np.multiply.outer(c / spread * z, z)
+    own = c * c / (2 * spread) * z**2
+    joint -= own
+    joint -= own[:, None]
+    np.exp(joint, out=joint)
+    square = float(value @ phi.value(root * z))
+    return (
+        square,
+        square - float(value @ joint @ value) / math.sqrt(spread),
+        float(slope @ joint @ slope) / math.sqrt(spread),
+    )
+
+
+def close_pair(phi: Activation, root: float, apart: float) -> tuple[float, float, float]:
+    """The same for c near ±1: u₂ = ±(|c| u₁ + √(1 - c²) y), with panels of y for each u₁."""
+    c, own = 1 - apart, math.sqrt(apart * (2 - apart))
+    sign, common = math.copysign(1.0, c), abs(c)
+    kinks = np.array([kink / root for kink in {0.0, *phi.kinks}])
+    # y blurs a kink by its share
+    scale = min(1 / root, max(own, 1e-9)) if phi.kinks else 1 / root
+    edges = np.unique(edges_about(np.concatenate([kinks, sign * kinks / common]), scale, 1.0))
+    sums = np.zeros(3)
+    for start in range(0, len(edges) - 1, 8):  # some panels at a time, for the sake of memory
+        x, weight_x = on_panels(edges[start : start + 9], PAIR_NODES, PAIR_WEIGHTS)
+        weight_x = weight_x * density(x)
+        value, slope = phi.value(root * x), phi.slope(root * x)
+        if own == 0:
+            y, weight_y = np.zeros((len(x), 1)), np.ones((len(x), 1))
+        else:
+            centres = (sign * kinks - common * x[:, None]) / own
+            y, weight_y = on_panels(edges_about(centres, 1 / (root * own), 1.0), PAIR_NODES, PAIR_WEIGHTS)
+            weight_y = weight_y * density(y)
+        other = sign * root * (common * x[:, None] + own * y)
+        lost = np.sum(weight_y * (value[:, None] - phi.value(other)) ** 2, axis=1) / 2
+        slopes = slope * np.sum(weight_y * phi.slope(other), axis=1)
+        sums += weight_x @ value**2, weight_x @ lost, weight_x @ slopes
+    square, lost, slopes = sums.tolist()
+    return square, lost, slopes
+
+
+PAIR_NODES, PAIR_WEIGHTS = np.polynomial.legendre.leggauss(16)
+PAIR_EDGE = 9.0  # the normal density beyond is below 1e-18
+
+
+def edges_about(centres: np.ndarray, scale: float, width: float) -> np.ndarray:
+    """Edges of panels for a function that changes over a length `scale` around the centres, times a density of this width.
+
+    Panels grow twofold with the distance from a centre while φ bends, to 64 scales, and fourfold where it is nearly straight,
+    until they are as long as the density allows. The last axis of the centres becomes that of the edges.
+    """
+    count = math.ceil(2 * PAIR_EDGE / min(4 * width, 3.0))
+    longest = 2 * PAIR_EDGE / count
+    steps = scale * np.concatenate([2.0 ** np.arange(6), 4.0 ** np.arange(3, max(3, 1 + math.log(longest / scale, 4)))])
+    steps = steps[steps < 2 * longest]
+    base = np.broadcast_to(np.linspace(-PAIR_EDGE, PAIR_EDGE, count + 1), (*centres.shape[:-1], count + 1))
+    about = (centres[..., None] + np.concatenate([-steps, [0.0], steps])).reshape(*centres.shape[:-1], -1)
+    return np.sort(np.clip(np.concatenate([base, about], axis=-1), -PAIR_EDGE, PAIR_EDGE), axis=-1)
+
+
+def two_lines(phi: Activation, distance: float, apart: float) -> PairMoments:
+    """The pair's moments where φ is two lines through 0, of its slopes r and s at this distance: Cho & Saul 2009.
+
+    φ(z) = sz + (r - s)max(z, 0).
+    """
+    s, r = phi.slope(np.array([-distance, distance])).tolist()
+    angle = 2 * math.asin(math.sqrt(apart / 2))
     both = (math.pi - angle) / (2 * math.pi)  # the probability that both are above 0
-    ramps = (math.sqrt((1 - c) * (1 + c)) + (math.pi - angle) * c) / (2 * math.pi)
-    value = s**2 * c + s * (r - s) * c + (r - s) ** 2 * ramps
-    return PairMoments(float(2 * value / (r**2 + s**2)), float(s**2 + s * (r - s) + (r - s) ** 2 * both))
+    ramps = apart / 2 - (math.sin(angle) - angle * (1 - apart)) / (2 * math.pi)
+    lost = r * s * apart + (r - s) ** 2 * ramps
+    return PairMoments(2 * lost / (r**2 + s**2), s**2 + s * (r - s) + (r - s) ** 2 * both)
 
 
 @dataclass(frozen=True)

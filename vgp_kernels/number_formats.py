@@ -3,8 +3,11 @@
 Every step is a real multiplication rounded to nearest, ties to even, in the format; nothing is estimated.
 """
 
+import bisect
 import math
 from dataclasses import dataclass
+
+MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,16 @@ def horizon(name: str, ratio: float, flush: bool = False) -> Horizon:
     """Multiply by the ratio, itself rounded to the format, until the result is 0 or no longer changes.
 
     With gradual underflow a ratio above ½ never reaches 0: the last subnormal numbers round back to themselves. Raises
-    ValueError if the ratio is not between 0 and 1.
+    ValueError if the ratio is not between 0 and 1, or so close to 1 that it takes millions of steps.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio must be above 0 and below 1, not {ratio!r}")
     form = number_format(name)
+    steps = (form.precision - form.smallest_exponent) * math.log(2) / -math.log(ratio)
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"with ratio {ratio!r} it takes {steps:.2g} steps to the end, more than {MOST_STEPS}; take a smaller one"
+        )
     factor, x, step, subnormal = form.round(ratio, flush), 1.0, 0, None
     while True:
         step += 1
@@ -127,9 +135,11 @@ def lost_update(name: str, ratio: float, learning_rate: float, weight: float = 1
             f"ratio must be above 0 and below 1, learning_rate and weight above 0, not {ratio!r}, {learning_rate!r}, {weight!r}"
         )
     form = number_format(name)
-    w, update = form.round(weight), learning_rate
-    for n in range(1_000_000):
-        if form.round(w - form.round(update)) == w:
-            return n
-        update *= ratio
-    raise ValueError(f"the update survives a million layers of ratio {ratio!r}")
+    w = form.round(weight)
+
+    def is_lost(n: int) -> bool:
+        return form.round(w - form.round(learning_rate * ratio**n)) == w
+
+    if not is_lost(MOST_STEPS):
+        raise ValueError(f"the update survives {MOST_STEPS} layers of ratio {ratio!r}; take a smaller one")
+    return bisect.bisect_left(range(MOST_STEPS), True, key=is_lost)  # what is smaller is lost as well

@@ -867,7 +867,14 @@ def forget_factor(bias: float, variance: float = 0.0) -> float:
 
 
 def half_life(factor: float) -> float:
-    """In how many steps a factor per step makes ½; infinite from 1 on."""
+    """In how many steps a factor per step makes ½; infinite from 1 on, 0 for a factor of 0.
+
+    Raises ValueError for a factor below 0, of which there is no such number.
+    """
+    if not factor >= 0:
+        raise ValueError(f"factor must be 0 or above to have a half-life, not {factor!r}")
+    if factor == 0:
+        return 0.0
     return math.log(2) / -math.log(factor) if factor < 1 else math.inf
 
 
