@@ -606,11 +606,10 @@ def mean_field(network: Network, loss_gradient: str = "independent") -> MeanFiel
     way = course(network, 1 - network.input_correlation if shared else apart_that_matters(network))
     log_gradient, log_weights = gradient_curves(network, way, shared)
     q_star, chi_1, chi_q, remark = fixed_point(network)
-    if not remark and depth_scale(chi_q) > network.depth and network.depth > 1:
-        reached = math.log(q_star) - way.log_variance[-1]
-        if abs(reached) > NOT_YET:
+    if 0 < q_star < math.inf and depth_scale(chi_q) > network.depth > 1:
+        if abs(math.log(q_star) - way.log_variance[-1]) > NOT_YET:
             factor = float(way.back[-1, 0, 0])
-            remark = (
+            remark += ("; " if remark else "") + (
                 f"q approaches q* within {depth_scale(chi_q):.4g} layers, more than the network has: at the top q is "
                 f"{math.exp(way.log_variance[-1]):.6g}, where χ₁ is {factor:.6g} and the rate {math.log(factor) / 2:.4g}"
             )

@@ -121,12 +121,13 @@ def moments_at(phi: Activation, log_q: np.ndarray) -> np.ndarray:
     root = np.exp(log_q / 2)[:, None]
     z, weight = nodes([kink / root[-1, 0] for kink in {0.0, *phi.kinks}], 1 / max(root[-1, 0], 1e-3))
     value, slope = phi.value(root * z), phi.slope(root * z)
-    square = value**2 @ weight
-    if phi.vanishes_at_zero or log_q[0] >= LOG_FLAT:
-        growth = (value * slope * z) @ weight / root[:, 0]
-    else:
-        growth = np.broadcast_to(moments_at(phi, np.array([LOG_FLAT]))[:, 2], log_q.shape)
-    return np.stack([np.log(square), slope**2 @ weight, growth, value @ weight / np.sqrt(square)], axis=1)
+    square, slopes, growth, mean = (
+        np.einsum("ij,j", f, weight) for f in (value**2, slope**2, value * slope * z, value)
+    )
+    growth /= root[:, 0]
+    if log_q[0] < LOG_FLAT and not phi.vanishes_at_zero:
+        growth[:] = moments_at(phi, np.array([LOG_FLAT]))[0, 2]
+    return np.stack([np.log(square), slopes, growth, mean / np.sqrt(square)], axis=1)
 
 
 # Pairs
@@ -198,12 +199,10 @@ def distant_pair(phi: Activation, root: float, apart: float) -> tuple[float, flo
     joint -= own
     joint -= own[:, None]
     np.exp(joint, out=joint)
+    joint /= math.sqrt(spread)
+    products, slopes = (float(np.einsum("ij,j", joint, x) @ x) for x in (value, slope))
     square = float(value @ phi.value(root * z))
-    return (
-        square,
-        square - float(value @ joint @ value) / math.sqrt(spread),
-        float(slope @ joint @ slope) / math.sqrt(spread),
-    )
+    return square, square - products, slopes
 
 
 def close_pair(phi: Activation, root: float, apart: float) -> tuple[float, float, float]:
@@ -211,9 +210,10 @@ def close_pair(phi: Activation, root: float, apart: float) -> tuple[float, float
     c, own = 1 - apart, math.sqrt(apart * (2 - apart))
     sign, common = math.copysign(1.0, c), abs(c)
     kinks = np.array([kink / root for kink in {0.0, *phi.kinks}])
+    centres = np.concatenate([kinks, sign * kinks / common])
     # y blurs a kink by its share
-    scale = min(1 / root, max(own, 1e-9)) if phi.kinks else 1 / root
-    edges = np.unique(edges_about(np.concatenate([kinks, sign * kinks / common]), scale, 1.0))
+    edges = np.concatenate([edges_about(centres, scale, 1.0) for scale in (1 / root, max(own, 1e-9))])
+    edges = np.unique(edges)
     sums = np.zeros(3)
     for start in range(0, len(edges) - 1, 8):  # some panels at a time, for the sake of memory
         x, weight_x = on_panels(edges[start : start + 9], PAIR_NODES, PAIR_WEIGHTS)
@@ -240,12 +240,14 @@ PAIR_EDGE = 9.0  # the normal density beyond is below 1e-18
 def edges_about(centres: np.ndarray, scale: float, width: float) -> np.ndarray:
     """Edges of panels for a function that changes over a length `scale` around the centres, times a density of this width.
 
-    Panels grow twofold with the distance from a centre while φ bends, to 64 scales, and fourfold where it is nearly straight,
+    Panels grow twofold with the distance from a centre while φ bends, to 64 scales, and 16-fold where it is nearly straight,
     until they are as long as the density allows. The last axis of the centres becomes that of the edges.
     """
     count = math.ceil(2 * PAIR_EDGE / min(4 * width, 3.0))
     longest = 2 * PAIR_EDGE / count
-    steps = scale * np.concatenate([2.0 ** np.arange(6), 4.0 ** np.arange(3, max(3, 1 + math.log(longest / scale, 4)))])
+    steps = scale * np.concatenate(
+        [2.0 ** np.arange(6), 16.0 ** np.arange(1.5, max(1.5, 1.5 + math.log(longest / scale, 16)))]
+    )
     steps = steps[steps < 2 * longest]
     base = np.broadcast_to(np.linspace(-PAIR_EDGE, PAIR_EDGE, count + 1), (*centres.shape[:-1], count + 1))
     about = (centres[..., None] + np.concatenate([-steps, [0.0], steps])).reshape(*centres.shape[:-1], -1)
