@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from reference import explicit_flow
 
-from vgp_kernels import Network, activation, propagate
-from vgp_kernels.finite_width import death_probability, fourth_moment, layer_law, log_normal, log_norms
+from vgp_kernels import Network, activation, mean_field, propagate
+from vgp_kernels.finite_width import death_probability, fourth_moment, layer_law, log_normal, log_norms, width_shift
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu(0.3)", "linear"])
@@ -117,3 +117,21 @@ def test_networks_without_an_exact_law_are_refused():
         log_norms(Network(5, 10, "relu", "he", bias_variance=0.1))
     with pytest.raises(ValueError, match="Gaussian weights"):
         fourth_moment(Network(5, 10, "relu", "orthogonal"))
+
+
+@pytest.mark.parametrize("name, variance", [("tanh", 4.0), ("tanh", 2.0), ("sigmoid", 16.0), ("relu", 2.0)])
+def test_shift_by_width_is_what_is_measured(name, variance):
+    """At a width that nothing was fitted to; the next order in 1/n is a few per cent."""
+    network = Network(45, 96, name, weight_variance=variance)
+    flow, rate = propagate(network, trials=8000, seed=4), mean_field(network).rate
+    gains = (flow.log_gradient[:, 12] - flow.log_gradient[:, 40]) / 28 - rate
+    error = 96 * gains.std() / math.sqrt(len(gains))
+    found = width_shift(network)
+    assert found == pytest.approx(96 * gains.mean(), abs=4 * error + 0.04 * abs(found))
+
+
+def test_shift_by_width_needs_a_variance_that_settles():
+    with pytest.raises(ValueError, match="settles between"):
+        width_shift(Network(9, 9, "tanh", "xavier"))
+    with pytest.raises(ValueError, match="one input"):
+        width_shift(Network(9, 9, "tanh", "he", batch_size=2))

@@ -19,7 +19,8 @@ import numpy as np
 from scipy import special, stats
 
 from vgp_kernels.activations import activation
-from vgp_kernels.moments import is_homogeneous
+from vgp_kernels.mean_field import mean_field
+from vgp_kernels.moments import is_homogeneous, moments, nodes
 from vgp_kernels.network import Network
 
 
@@ -177,3 +178,44 @@ def mixed_log_moments(above: float, below: float, width: int) -> tuple[float, fl
     mean = step * difference.sum()
     square = -2 * step * (difference * (np.euler_gamma + x)).sum()
     return float(mean), float(square - mean**2)
+
+
+def width_shift(network: Network) -> float:
+    """n times what a width of n adds to the mean of ln |∂E/∂h| per layer at q*, to first order in 1/n: for any φ, Gaussian weights.
+
+    -(3κ - 1)/4 with κ = E φ′⁴/(E φ′²)² for independent gradients, which is all of it for φ of two straight lines; then, with A
+    the mean square of the gradient along h over that along any direction, (A - 1)/2 · E φ²φ′²/(E φ² E φ′²), and what ln χ₁ gains
+    as q varies about q*. One layer makes of A - 1, with the share ρ = 1 - σ_b²/q of the weights in q,
+    ρ(E Z²φ′²/E φ′² - 1 + (A - 1) (E Zφφ′)²/(E φ² E φ′²)).
+    """
+    if not network.is_plain or network.law != "gaussian":
+        raise ValueError(
+            "the shift by width is for one input, Gaussian weights, no norms or skips; measure with propagate"
+        )
+    phi, theory = activation(network.activation), mean_field(network)
+    if is_homogeneous(phi):
+        r, s = slopes(network.activation)
+        return -(6 * (r**4 + s**4) / (r**2 + s**2) ** 2 - 1) / 4
+    q, chi_q, weights = theory.q_star, theory.chi_q, network.weight_variance
+    if not 0 < q < math.inf or not chi_q < 1:
+        raise ValueError(f"the shift by width is for a variance that settles between 0 and infinity, not at q* = {q:g}")
+    root = math.sqrt(q)
+    z, weight = nodes([kink / root for kink in {0.0, *phi.kinks}], 1 / max(root, 1e-3))
+    value, slope = phi.value(root * z), phi.slope(root * z)
+
+    def mean(f: np.ndarray) -> float:
+        return float(weight @ f)
+
+    squares = mean(value**2) * mean(slope**2)
+    share = 1 - network.bias_variance / q
+    along = share * (mean((z * slope) ** 2) / mean(slope**2) - 1) / (1 - share * mean(z * value * slope) ** 2 / squares)
+    # q varies with the variance V/n about a mean that is m/n off
+    step = 1e-3
+    below, here, above = (moments(phi, math.log(q) + x) for x in (-step, 0.0, step))
+    bend = weights * (above.growth - below.growth) / (2 * step) / q
+    variance = weights**2 * (mean(value**4) - mean(value**2) ** 2) / (1 - chi_q**2)
+    first = math.log(above.slope / below.slope) / (2 * step)
+    second = math.log(above.slope * below.slope / here.slope**2) / step**2 - first
+    varying = first / q * bend * variance / (1 - chi_q) / 2 + second / q**2 * variance / 2
+    kappa = mean(slope**4) / mean(slope**2) ** 2
+    return -(3 * kappa - 1) / 4 + along / 2 * mean((value * slope) ** 2) / squares + varying / 2
