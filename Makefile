@@ -5,12 +5,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # of results and check; TARGET=cuda: on NVIDIA GPUs what has a kernel for them, with the same results
 TARGET ?= cpu
+# of fuzz: how long it tries theory, and as long kernels; from which cases on, at random unless given
+SECONDS ?= 300
+SEED ?=
 # what depends on Python and on the packages rather than on the numbers
 QUICK := $(addprefix tests/test_,project.py network.py command.py v8.py gradient_reader.py randomness.py)
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test quick torch site results check lock
+.PHONY: help serve test quick fuzz torch site results check lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
@@ -23,6 +26,10 @@ test: $(VENV)/ready  ## set up, then run the tests
 
 quick: $(VENV)/ready  ## set up, then run the tests that take seconds, for another Python
 	$(BIN)/python -m pytest -q $(QUICK)
+
+fuzz: $(VENV)/ready  ## set up, then try theory and kernels at random, for SECONDS=300 each; a failure prints its case
+	cd tests && ../$(BIN)/python fuzz_theory.py $(SECONDS) $(SEED)
+	cd tests && ../$(BIN)/python fuzz_kernels.py $(SECONDS) $(SEED)
 
 torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
