@@ -35,11 +35,33 @@ NOTE = {
     "7.1": "Vanishing gradients are a major challenge for networks with sigmoid and tanh.",
     "7.2": "ReLU, residual networks and batch normalisation mitigate it.",
 }
-FIELDS = "key source source_sentence sentence predicted measured verdict holds page experiment".split()
+# What must be added to a sentence of the note before it is true, or what it leaves out although it is.
+REMARKS = {
+    "1.1": "where the factor per layer is below 1, as in sigmoid networks with the usual weights",
+    "1.2": "in networks like the sigmoid's, against the layers above, and until the plateau ends; in a ReLU network all layers wait",
+    "1.3": "of the sigmoid, at the same weights; tanh with Xavier's weights loses less than ReLU",
+    "2.1": "each factor is a matrix",
+    "2.2": "of the slopes, but for tanh at 0; with its weights a layer's factor can be above 1",
+    "2.3": "",
+    "3.1": "",
+    "3.2": "as an upper bound, for chains of single units with weights of at most 1",
+    "4.1": "nearly, while the plateau lasts, and not in ReLU networks, where all layers are equally slow",
+    "4.2": "while the plateau lasts",
+    "4.3": "",
+    "5.1": "gradients vanish without saturation as well",
+    "6.1": "a layer passes half of its units, so that the weights decide",
+    "6.2": "it keeps units alive; the weights decide whether the gradient lasts",
+    "6.3": "they no longer vanish; they stay of one size only with skips, and grow by 1.2 or more per ReLU layer without",
+    "6.4": "what is added at each block needs a scale, or it explodes",
+    "6.5": "they do, at the start, and this is not why they help: they set the weights' share of the factor",
+    "7.1": "at the usual weights of the sigmoid; of tanh, only with weights that are too small",
+    "7.2": "ReLU with He's weights, skips with a scale or a norm",
+}
+FIELDS = "key source source_sentence sentence predicted measured verdict remark holds page experiment".split()
 SYMBOLS = {"holds": "✓", "holds with a condition": "◐", "false as stated": "✗", "not yet measured": "○"}
 MEANINGS = {
-    "holds": "as stated, in every network measured",
-    "holds with a condition": "true after a condition is added; the sentence under *Found here* has it",
+    "holds": "true as it is stated; what it leaves out, if anything, stands beside the verdict",
+    "holds with a condition": "true after a condition is added, which stands beside the verdict or under *Found here*",
     "false as stated": "the measurement contradicts it; what is true instead stands under *Found here*",
     "not yet measured": "no experiment of this site answers it so far",
 }
@@ -61,6 +83,7 @@ def rows() -> list[dict]:
                 "predicted": claim.predicted(result),
                 "measured": claim.measured(result),
                 "verdict": claim.verdict,
+                "remark": REMARKS.get(claim.source.removeprefix("note "), ""),
                 "holds": bool(claim.holds(result)),
                 "page": claim.page,
                 "experiment": name,
@@ -69,6 +92,9 @@ def rows() -> list[dict]:
     keys = [row["key"] for group in found.values() for row in group]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(f"two claims have the same key: {', '.join(twice)}")
+    for source, group in found.items():
+        if len(given := {row["verdict"] for row in group}) > 1 and source.startswith("note "):
+            raise ValueError(f"{source} has more than one verdict: {', '.join(sorted(given))}")
     return [row for source, group in found.items() for row in group or [unmeasured(source)]]
 
 
@@ -120,7 +146,7 @@ def typeset(text: str) -> str:
 
 
 def cells(row: dict) -> list[str]:
-    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}"
+    verdict = f"{SYMBOLS[row['verdict']]} {row['verdict']}" + (f": {row['remark']}" if row["remark"] else "")
     if not row["key"]:
         return [typeset(row["source_sentence"]), "—", "—", "—", verdict]
     anchor = f'<a id="claim-{row["key"]}"></a>'

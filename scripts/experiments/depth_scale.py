@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim, significant
+from experiments._factor import DEPTH, agrees, curve_at_width, factor
 from style import INK, MUTED, colour, measured_style, new_figure, ramp, theory_style
 
 from vgp_kernels import Network, activation, critical_point, mean_field, propagate
@@ -14,14 +15,14 @@ from vgp_kernels.mean_field import moments
 @dataclass(frozen=True)
 class Parameters:
     activation: str = "tanh"
-    depth: int = 80
     width: int = (
         512  # wide, because near the critical line a small shift of the rate is a large shift of the depth scale
     )
-    trials: int = 60
+    trials: int = 150
     seed: int = 0
-    bottom: int = 10  # the rate is measured between these layers, away from both ends
-    top: int = 60
+    # a narrow network so near the line that its width decides: σ_w², width, depth, and the layers between which it is measured,
+    # where its signal has settled
+    near: tuple = (1.1, 128, 400, 200, 390)
     weight_variances: tuple = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # the grid of measured networks
     bias_variances: tuple = (0.025, 0.1, 0.2, 0.3)
     line_bias_variance: float = 0.05  # Schoenholz et al. 2017 use it in their figures
@@ -50,6 +51,7 @@ def compute(p):
         "contours": [contour(p.activation, factor) for factor in p.factors],
         "line_bias_variance": p.line_bias_variance,
         "line": line,
+        "near": near_the_line(p),
         "theory": [[round(float(w), 4), significant(t.xi_gradient, 5)] for w, t in zip(fine, theory, strict=True)],
         "critical_weight_variance": significant(critical, 7),
         "critical_q": significant(q, 6),
@@ -57,19 +59,32 @@ def compute(p):
 
 
 def measure(p, weight_variance, bias_variance):
-    network = Network(p.depth, p.width, p.activation, weight_variance=weight_variance, bias_variance=bias_variance)
-    flow, theory = propagate(network, p.trials, p.seed), mean_field(network)
-    per_layer = (flow.log_gradient[:, p.bottom] - flow.log_gradient[:, p.top]) / (p.top - p.bottom)
-    rate, error = per_layer.mean(), per_layer.std(ddof=1) / math.sqrt(p.trials)
+    network = Network(DEPTH, p.width, p.activation, weight_variance=weight_variance, bias_variance=bias_variance)
+    found = factor(network, p.trials, p.seed)
+    rate, error = math.log(found["measured"]), found["error"] / found["measured"]
     return {
         "weight_variance": weight_variance,
         "bias_variance": bias_variance,
-        "predicted": significant(math.exp(theory.rate), 5),
-        "measured": significant(math.exp(rate), 5),
-        "error": significant(math.exp(rate) * error, 2),
-        "xi_predicted": significant(theory.xi_gradient, 5),
+        **found,
+        "xi_predicted": significant(mean_field(network).xi_gradient, 5),
         "xi_measured": significant(-1 / (2 * rate), 4),
         "xi_error": significant(error / (2 * rate**2), 2),
+    }
+
+
+def near_the_line(p):
+    """A network for which infinite width says explosion and its own width says vanishing."""
+    variance, width, depth, low, high = p.near
+    network = Network(depth, width, p.activation, weight_variance=variance)
+    flow, theory, here = propagate(network, p.trials, p.seed).log_gradient, mean_field(network), curve_at_width(network)
+    rates = (flow[:, low] - flow[:, high]) / (high - low)
+    return {
+        "weight_variance": variance,
+        "width": width,
+        "predicted": significant(math.exp((theory.log_gradient[low] - theory.log_gradient[high]) / (high - low)), 6),
+        "at_width": significant(math.exp((here[low] - here[high]) / (high - low)), 6),
+        "measured": significant(math.exp(rates.mean()), 6),
+        "error": significant(rates.std(ddof=1) / math.sqrt(p.trials), 2),
     }
 
 
@@ -173,6 +188,11 @@ def numbers(result):
         name = f"{m['weight_variance']:g}".replace(".", "_")
         found |= {f"factor_{name}": m["measured"], f"predicted_{name}": m["predicted"]}
         found |= {f"xi_{name}": m["xi_measured"], f"xi_predicted_{name}": m["xi_predicted"]}
+    found |= {f"near_{key}": r for key, r in result["near"].items() if key != "width"}
+    found["on_side"] = len(sided(result))
+    for m in everyone(result):
+        if m not in sided(result):
+            found |= {f"other_side_{key}": m[key] for key in ("predicted", "at_width", "measured", "error")}
     found["points"] = len(result["grid"]) + len(result["line"])
     found["largest_deviation"] = round(
         100 * max(abs(m["measured"] / m["predicted"] - 1) for m in result["grid"] + result["line"]), 2
@@ -180,21 +200,42 @@ def numbers(result):
     return found
 
 
+def everyone(result):
+    return result["grid"] + result["line"]
+
+
+def sided(result):
+    """The networks on the side of 1 that infinite width predicts."""
+    return [m for m in everyone(result) if (m["measured"] < 1) == (m["predicted"] < 1)]
+
+
 CLAIMS = [
     Claim(
         "critical-line",
-        "In the plane of weight and bias variance the gradient of a tanh network vanishes on one side of the predicted critical line "
-        "and explodes on the other.",
+        "In the plane of weight and bias variance the gradient of an infinitely wide tanh network vanishes on one side of the critical "
+        "line and explodes on the other; a finite width moves the line by a few parts of the width.",
         "Schoenholz et al. 2017",
         lambda r: (
             f"at bias variance {r['line_bias_variance']} the line is at weight variance {r['critical_weight_variance']:.4f}"
         ),
         lambda r: (
-            f"{sum((m['measured'] < 1) == (m['predicted'] < 1) for m in r['grid'] + r['line'])} of "
-            f"{len(r['grid'] + r['line'])} networks on the predicted side"
+            f"{len(sided(r))} of {len(everyone(r))} networks of width {r['width']} on the side that infinite width predicts; "
+            f"σ_w² = {r['near']['weight_variance']}, width "
+            f"{r['near']['width']}: √χ₁ = {r['near']['predicted']:.4f}, measured {r['near']['measured']:.4f} ± {r['near']['error']:.4f}"
         ),
         "holds",
-        lambda r: all((m["measured"] < 1) == (m["predicted"] < 1) for m in r["grid"] + r["line"]),
+        lambda r: (
+            all(map(agrees, everyone(r)))
+            # on the side that theory for this width predicts, unless it is too near to tell
+            and all(
+                (m["measured"] < 1) == (m["at_width"] < 1) or abs(m["measured"] - 1) < 4 * m["error"]
+                for m in everyone(r)
+            )
+            and all(m in sided(r) or abs(m["predicted"] - 1) < 2 / r["width"] for m in everyone(r))
+            and r["near"]["measured"] < 1 < r["near"]["predicted"]
+            and abs(r["near"]["measured"] - r["near"]["at_width"])
+            < 4 * r["near"]["error"] + 2 * (2 / r["near"]["width"]) ** 2
+        ),
         "learn/predict-the-rate.md",
     ),
 ]

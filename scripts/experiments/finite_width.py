@@ -20,6 +20,8 @@ class Parameters:
     shown: int = 64  # the width of the histogram: as deep as wide
     bins: int = 33
     narrow: int = 4  # narrow enough that layers die
+    held_out: tuple = ((32, 20), (96, 150), (200, 40))  # (width, depth) apart from those of the figure
+    short: tuple = (50, 100)  # (width, depth) of an example in the text
 
 
 PARAMETERS = Parameters()
@@ -29,8 +31,8 @@ LN10 = math.log(10)
 
 def compute(p):
     rows = []
-    for width in p.widths:
-        network = Network(p.depth, width, "relu", "he")
+    for width, depth in (*((width, p.depth) for width in p.widths), *p.held_out):
+        network = Network(depth, width, "relu", "he")
         log_gradient = propagate(network, p.trials, p.seed).log_gradient[:, 0]
         alive = np.isfinite(log_gradient)
         logs = 2 * log_gradient[alive]  # of the squared norm
@@ -38,6 +40,7 @@ def compute(p):
         approximate_mean, beta = log_normal(network)
         row = {
             "width": width,
+            "depth": depth,
             "alive": int(alive.sum()),
             "mean": float(logs.mean()),
             "mean_error": float(logs.std(ddof=1) / math.sqrt(len(logs))),
@@ -51,7 +54,7 @@ def compute(p):
             "log_normal_variance": beta,
         }
         rows.append({key: value if isinstance(value, int) else significant(value, 6) for key, value in row.items()})
-        if width == p.shown:
+        if (width, depth) == (p.shown, p.depth):
             low, high = (row["exact_mean"] + k * math.sqrt(row["exact_variance"]) for k in (-4, 4))
             counts, edges = np.histogram(logs, bins=p.bins, range=(low, high))
             histogram = {"edges": significant(edges, 6), "counts": [int(c) for c in counts]}
@@ -63,10 +66,26 @@ def compute(p):
         "depth": p.depth,
         "trials": p.trials,
         "shown": p.shown,
-        "rows": rows,
+        "rows": rows[: len(p.widths)],
+        "held_out": rows[len(p.widths) :],
+        "skips": {key: skip_variance(p, scale) for key, scale in (("unscaled", 1.0), ("scaled", p.shown**-0.5))},
+        "short": significant(
+            math.exp(-float(log_norms(Network(p.short[1], p.short[0], "relu", "he")).log_gradient[0])), 4
+        ),
         "histogram": histogram,
         "dead": death,
         **share,
+    }
+
+
+def skip_variance(p, scale):
+    """Variance of ln |g|² with skips round the layers, as deep as wide."""
+    network = Network(p.shown, p.shown, "relu", "he", residual="preactivation", residual_scale=scale)
+    logs = 2 * propagate(network, p.trials, p.seed).log_gradient[:, 0]
+    square = (logs - logs.mean()) ** 2
+    return {
+        "variance": significant(logs.var(ddof=1), 4),
+        "variance_error": significant(np.std(square, ddof=1) / math.sqrt(p.trials), 2),
     }
 
 
@@ -175,11 +194,18 @@ def numbers(result):
         "typical": math.exp(shown["mean"] / 2),
         "narrowest_typical": math.exp(narrowest["mean"] / 2),
         "spread": math.exp(math.sqrt(shown["variance"]) / 2),
+        "skip_variance": result["skips"]["unscaled"]["variance"],
+        "scaled_skip_variance": result["skips"]["scaled"]["variance"],
+        "short": result["short"],
     }
     for r in result["rows"]:
         found |= {f"mean_{r['width']}": r["mean"], f"variance_{r['width']}": r["variance"]}
         found |= {f"exact_mean_{r['width']}": r["exact_mean"], f"exact_variance_{r['width']}": r["exact_variance"]}
     return found
+
+
+def everyone(result):
+    return result["rows"] + result["held_out"]
 
 
 CLAIMS = [
@@ -191,17 +217,27 @@ CLAIMS = [
         lambda r: f"mean of ln |g|² = {at_width(r, r['shown'])['exact_mean']:.3f} at width and depth {r['shown']}",
         lambda r: f"{at_width(r, r['shown'])['mean']:.3f} ± {at_width(r, r['shown'])['mean_error']:.3f}",
         "holds",
-        lambda r: all(abs(row["mean"] - row["exact_mean"]) < 4 * row["mean_error"] for row in r["rows"]),
+        lambda r: (
+            all(abs(row["mean"] - row["exact_mean"]) < 4 * row["mean_error"] for row in everyone(r))
+            # five halves of depth over width, less than four parts of the width off
+            and all(abs(row["exact_mean"] / row["log_normal_mean"] - 1) < 4 / row["width"] for row in everyone(r))
+        ),
         "learn/width.md",
     ),
     Claim(
         "width-sets-the-spread",
-        "From one network to the next the logarithm of the squared gradient norm varies with variance five times depth over width.",
+        "From one network to the next the logarithm of the squared gradient norm varies with a variance of about five times depth over "
+        "width, by a few parts of the width more.",
         "Hanin & Nica 2018, arXiv:1812.05994",
         lambda r: f"{at_width(r, r['shown'])['exact_variance']:.3f} exactly, 5 L/n = {5 * r['depth'] / r['shown']:.2f}",
         lambda r: f"{at_width(r, r['shown'])['variance']:.3f} ± {at_width(r, r['shown'])['variance_error']:.3f}",
         "holds",
-        lambda r: all(abs(row["variance"] - row["exact_variance"]) < 4 * row["variance_error"] for row in r["rows"]),
+        lambda r: (
+            all(abs(row["variance"] - row["exact_variance"]) < 4 * row["variance_error"] for row in everyone(r))
+            and all(
+                0 < row["exact_variance"] / row["log_normal_variance"] - 1 < 6 / row["width"] for row in everyone(r)
+            )
+        ),
         "learn/width.md",
     ),
     Claim(

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from experiment import Claim, significant
+from experiments._factor import DEPTH, TRIALS, WIDTH, agrees, curve_at_width, factor
 from style import INK, colour, look, measured_style, new_figure
 
 from vgp_kernels import (
@@ -20,9 +22,14 @@ from vgp_kernels import (
 @dataclass(frozen=True)
 class Parameters:
     depth: int = 100
-    width: int = 256  # a common size; the theory is for infinite width
-    trials: int = 60  # error bars below the size of the points, but where a fixed point repels
+    width: int = WIDTH  # the theory is for infinite width
+    trials: int = TRIALS
     seed: int = 0
+    selu_depths: tuple = (100, 1000)  # over which the loss of SELU with gain ¾ is told
+    selu_layers: tuple = (1, 10, 50, 100, 400)  # whose factors are told
+    selu_width: int = 1024  # to measure a factor that differs from 1 by a thousandth
+    selu_trials: int = 400
+    selu_ends: tuple = (100, 400)  # layers between which it is measured
     step: float = 1e-4  # of q, for the slope of the variance map
     leak: str = "leaky_relu(0.2)"
 
@@ -53,6 +60,7 @@ def compute(p):
         "depth": p.depth,
         "width": p.width,
         "trials": p.trials,
+        "selu": selu_three_quarters(p),
         "activations": [row(p, name) for name in sorted([*ACTIVATIONS, p.leak])],
     }
 
@@ -80,19 +88,51 @@ def row(p, name):
 
 
 def measure(p, name, variance, input_rms):
-    """Decades that the gradient gains over the whole depth, predicted and measured; `spread` is between networks."""
-    network = Network(p.depth, p.width, name, weight_variance=variance, input_rms=input_rms)
-    theory = mean_field(network).log_gradient[0]
-    decades = propagate(network, p.trials, p.seed).log_gradient[:, 0] / LN10
+    """The factor per layer; and the decades that the gradient gains over the whole depth, with their spread between networks."""
+    whole, settled = (
+        Network(depth, p.width, name, weight_variance=variance, input_rms=input_rms) for depth in (p.depth, DEPTH)
+    )
+    decades = propagate(whole, p.trials, p.seed).log_gradient[:, 0] / LN10
+    return factor(settled, p.trials, p.seed) | {
+        "decades_predicted": significant(mean_field(whole).log_gradient[0] / LN10, 5),
+        "decades": significant(decades.mean(), 5),
+        "decades_error": significant(decades.std(ddof=1) / math.sqrt(p.trials), 2),
+        "spread": significant(decades.std(ddof=1), 3),
+        "shrank": significant(
+            float((decades < decades.mean() - 1).mean()), 4
+        ),  # networks that end a decade below the mean
+        "grew": significant(float((decades > decades.mean() + 1).mean()), 4),
+    }
+
+
+def selu_three_quarters(p):
+    """SELU with PyTorch's gain ¾: the factors of single layers, and what is left of the norm."""
+
+    def network(depth):
+        return Network(depth, p.selu_width, "selu", weight_variance=ADVISED["selu"][0])
+
+    near, far = p.selu_ends
+    theory, long = mean_field(network(far)), mean_field(network(max(p.selu_depths)))
+    steps = np.exp(-np.diff(long.log_gradient))
+    flow = propagate(network(far), p.selu_trials, p.seed).log_gradient
+    rates = (flow[:, near] - flow[:, far - 1]) / (far - 1 - near)
+    predicted = (curve_at_width(network(far))[[near, far - 1]] @ [1, -1]) / (far - 1 - near)
     return {
-        "predicted": significant(theory / LN10, 5),
-        "measured": significant(decades.mean(), 5),
-        "spread": significant(decades.std(ddof=1), 2),
-        "factor": significant(10 ** (decades.mean() / p.depth), 5),
-        "factor_predicted": significant(math.exp(theory / p.depth), 5),
-        "error": significant(
-            10 ** (decades.mean() / p.depth) * LN10 * decades.std(ddof=1) / p.depth / math.sqrt(p.trials), 2
+        "q_star": significant(theory.q_star, 5),
+        "chi_1": significant(theory.chi_1, 6),
+        "xi_q": significant(theory.xi_q, 4),
+        "layers": {str(layer): significant(steps[layer - 1], 5) for layer in p.selu_layers},
+        "left": {
+            str(depth): significant(math.exp(mean_field(network(depth)).log_gradient[0]), 4) for depth in p.selu_depths
+        },
+        "from": near,
+        "to": far,
+        "predicted": significant(
+            math.exp((theory.log_gradient[near] - theory.log_gradient[far - 1]) / (far - 1 - near)), 6
         ),
+        "at_width": significant(math.exp(predicted), 6),
+        "measured": significant(math.exp(rates.mean()), 6),
+        "error": significant(rates.std(ddof=1) / math.sqrt(p.selu_trials), 2),
     }
 
 
@@ -113,11 +153,11 @@ def figure(result):
                 style = measured_style(row["activation"]) | {"marker": mark, "linestyle": "none"}
                 if mark == "s":
                     style |= {"markerfacecolor": "none"}
-                right.errorbar(entry["factor"], height, xerr=entry["error"], **style)
+                right.errorbar(entry["measured"], height, xerr=entry["error"], **style)
         if "advised" in row:
             left.plot(row["advised"]["weight_variance"], height, "x", color=shade)
         right.plot(
-            [row["at_preserving"]["factor_predicted"]] * 2,
+            [row["at_preserving"]["predicted"]] * 2,
             [height - 0.3, height + 0.3],
             color=colour(row["activation"]),
         )
@@ -127,7 +167,7 @@ def figure(result):
     left.set_yticks(range(len(rows)), [activation(row["activation"]).label for row in rows])
     left.tick_params(axis="y", labelcolor=INK, length=0)
     right.axvline(1, color=INK, linewidth=0.8)
-    right.set_xlabel(f"factor per layer, over {result['depth']} layers")
+    right.set_xlabel("factor per layer")
     return drawing
 
 
@@ -144,8 +184,8 @@ def alt(result):
     return (
         f"For {len(apart)} of {len(result['activations'])} activations the weights that keep the signal are not those that keep the "
         "gradient. At the weights that are advised, tanh and SELU networks have factors "
-        f"{by_name(result)['tanh']['advised']['factor']:.3f} and {by_name(result)['selu']['advised']['factor']:.3f}, GELU with He "
-        f"falls by {by_name(result)['gelu']['advised']['factor']:.2f} per layer."
+        f"{by_name(result)['tanh']['advised']['measured']:.3f} and {by_name(result)['selu']['advised']['measured']:.3f}, GELU with He "
+        f"falls by {by_name(result)['gelu']['advised']['measured']:.2f} per layer."
     )
 
 
@@ -168,11 +208,11 @@ def table(result):
 
 
 def factors(entry):
-    return f"{entry['factor_predicted']:.4f} / {entry['factor']:.4f} ± {entry['error']:.4f}"
+    return f"{entry['predicted']:.4f} / {entry['measured']:.4f} ± {entry['error']:.4f}"
 
 
 def data(result):
-    measured = ["predicted", "measured", "spread", "factor", "error"]
+    measured = ["decades_predicted", "decades", "spread", "measured", "error"]
     rows = [
         [
             "activation",
@@ -200,22 +240,22 @@ def numbers(result):
         key = name.replace("(0.2)", "_02")
         found |= {f"{key}_{x}": row[x] for x in ("critical", "preserving", "chi_1", "chi_q")}
         found |= {
-            f"{key}_kept_factor": row["at_preserving"]["factor"],
+            f"{key}_kept_factor": row["at_preserving"]["measured"],
             f"{key}_kept_spread": row["at_preserving"]["spread"],
         }
-        found |= {f"{key}_kept_predicted": row["at_preserving"]["factor_predicted"]}
+        found |= {f"{key}_kept_predicted": row["at_preserving"]["predicted"]}
         if "advised" in row:
             found |= {
-                f"{key}_advised_factor": row["advised"]["factor"],
-                f"{key}_advised_predicted": row["advised"]["factor_predicted"],
-                f"{key}_advised_decades": row["advised"]["measured"],
+                f"{key}_advised_factor": row["advised"]["measured"],
+                f"{key}_advised_predicted": row["advised"]["predicted"],
+                f"{key}_advised_decades": row["advised"]["decades"],
             }
+    selu = result["selu"]
+    found |= {f"selu_{x}": selu[x] for x in ("q_star", "xi_q")}
+    found |= {"selu_late": selu["measured"], "selu_late_error": selu["error"], "selu_late_predicted": selu["predicted"]}
+    found |= {f"selu_layer_{layer}": step for layer, step in selu["layers"].items()}
+    found |= {f"selu_left_{depth}": left for depth, left in selu["left"].items()}
     return found
-
-
-def agrees(entry):
-    """Within 1 % per layer, the order of the correction for finite width (a few/width), and three standard errors."""
-    return abs(entry["factor"] / entry["factor_predicted"] - 1) < 0.01 + 3 * entry["error"]
 
 
 def kept(result, name):
@@ -226,7 +266,7 @@ def kept(result, name):
 def at(name, kind):
     def text(result):
         entry = by_name(result)[name]["advised"]
-        error = f" ± {entry['error']:.4f}" if kind == "factor" else ""
+        error = f" ± {entry['error']:.4f}" if kind == "measured" else ""
         return f"{activation(name).label}, σ_w² = {entry['weight_variance']:.4g}: × {entry[kind]:.4f}{error} per layer"
 
     return text
@@ -237,12 +277,13 @@ def joined(*texts):
 
 
 PAGE = "fix/activations.md"
+REPELLED = ("gelu", "silu", "mish")
 CLAIMS = [
     Claim(
         "signal-or-gradient",
         "Of these activations only those made of straight lines through zero keep the gradient with the weights that keep the signal, "
         "at unit variance.",
-        "note 6.2",
+        "the gain that keeps the signal keeps the gradient (heard often)",
         lambda r: "χ₁ = 1 at the signal-keeping weights only for linear, ReLU and leaky ReLU",
         lambda r: (
             "χ₁ = 1 for "
@@ -252,6 +293,8 @@ CLAIMS = [
         lambda r: (
             {x["activation"] for x in r["activations"] if abs(x["chi_1"] - 1) < 1e-6}
             == {"linear", "relu", "leaky_relu", "leaky_relu(0.2)"}
+            # and the networks do as theory says, where they stay at unit variance
+            and all(agrees(x["at_preserving"]) for x in r["activations"] if x["chi_q"] <= 1 + 1e-6)
         ),
         PAGE,
     ),
@@ -259,13 +302,12 @@ CLAIMS = [
         "he-does-not-suit-gelu",
         "He initialisation does not suit GELU, SiLU and Mish: with it their gradients vanish.",
         "advice found in tutorials",
-        joined(at("gelu", "factor_predicted"), at("silu", "factor_predicted"), at("mish", "factor_predicted")),
-        joined(at("gelu", "factor"), at("silu", "factor"), at("mish", "factor")),
+        joined(at("gelu", "at_width"), at("silu", "at_width"), at("mish", "at_width")),
+        joined(at("gelu", "measured"), at("silu", "measured"), at("mish", "measured")),
         "false as stated",
-        lambda r: (
-            all(0.6 < by_name(r)[name]["advised"]["factor"] < 0.8 for name in ("gelu", "silu"))
-            and by_name(r)["mish"]["advised"]["factor"] < 1
-            and agrees(by_name(r)["gelu"]["advised"])
+        lambda r: all(
+            agrees(by_name(r)[name]["advised"]) and by_name(r)[name]["advised"]["measured"] < 0.9
+            for name in ("gelu", "silu", "mish")
         ),
         PAGE,
     ),
@@ -273,54 +315,61 @@ CLAIMS = [
         "tanh-five-thirds",
         "With the gain 5/3 gradients of a deep tanh network explode.",
         "PyTorch, torch.nn.init.calculate_gain",
-        at("tanh", "factor_predicted"),
-        at("tanh", "factor"),
+        at("tanh", "at_width"),
+        at("tanh", "measured"),
         "holds with a condition",
-        lambda r: by_name(r)["tanh"]["advised"]["factor"] > 1.05 and agrees(by_name(r)["tanh"]["advised"]),
+        lambda r: by_name(r)["tanh"]["advised"]["measured"] > 1.05 and agrees(by_name(r)["tanh"]["advised"]),
         PAGE,
     ),
     Claim(
         "unstable-gain",
         "The weights that keep the signal of GELU, SiLU and Mish in theory do not keep it in a network of finite width: the fixed "
         "point repels, and networks drift away from it to either side.",
-        "note 6.2",
+        "the gain that keeps the signal keeps the signal (heard often)",
         lambda r: ", ".join(
             f"χ_q = {by_name(r)[x]['chi_q']:.3f} ({activation(x).label})" for x in ("gelu", "silu", "mish")
         ),
         lambda r: (
-            "spread between networks after 100 layers, in decades: "
+            "spread between networks after 100 layers, in decades, and shares a decade below and above the mean: "
             + ", ".join(
-                f"{by_name(r)[x]['at_preserving']['spread']:.2g} ({activation(x).label})"
+                f"{kept(r, x)['spread']:.2g}, {kept(r, x)['shrank']:.2f} and {kept(r, x)['grew']:.2f} ({activation(x).label})"
                 for x in ("gelu", "silu", "mish", "elu")
             )
         ),
         "holds with a condition",
         lambda r: (
-            all(by_name(r)[x]["chi_q"] > 1 for x in ("gelu", "silu", "mish"))
+            all(by_name(r)[x]["chi_q"] > 1 and min(kept(r, x)["shrank"], kept(r, x)["grew"]) > 0.1 for x in REPELLED)
+            # where it attracts, networks stay together
             and all(
-                by_name(r)[x]["at_preserving"]["spread"] > 2 * by_name(r)["elu"]["at_preserving"]["spread"]
-                for x in ("gelu", "silu", "mish")
+                x["at_preserving"]["shrank"] + x["at_preserving"]["grew"] < 0.01
+                for x in r["activations"]
+                if x["chi_q"] < 0.99
             )
+            and {x["activation"] for x in r["activations"] if x["chi_q"] > 1 + 1e-6} == set(REPELLED)
         ),
         PAGE,
     ),
     Claim(
         "selu-three-quarters",
-        "PyTorch's gain of ¾ lets the gradient of a SELU network vanish slowly, gain 1 lets it grow, about twice as fast: neither "
-        "keeps it.",
+        "PyTorch's gain of ¾ makes the gradient of a SELU network fall once, to about a quarter, while the signal settles at a smaller "
+        "size, and then grow by a thousandth or two per layer; gain 1 makes it grow by three per cent per layer from the start.",
         "PyTorch, torch.nn.init.calculate_gain: SELU ¾, for more stable gradient flow",
         lambda r: (
-            f"gain ¾: {at('selu', 'factor_predicted')(r)}; gain 1: × {kept(r, 'selu')['factor_predicted']:.4f} per layer"
+            f"gain ¾: {r['selu']['left']['100']:.3f} of the norm after 100 layers, × {r['selu']['at_width']:.5f} per layer "
+            f"beyond; gain 1: × {kept(r, 'selu')['at_width']:.4f} per layer"
         ),
         lambda r: (
-            f"gain ¾: {at('selu', 'factor')(r)}; gain 1: × {kept(r, 'selu')['factor']:.4f} ± {kept(r, 'selu')['error']:.4f} per layer"
+            f"gain ¾: × {r['selu']['measured']:.5f} ± {r['selu']['error']:.5f} in layers {r['selu']['from']} to {r['selu']['to']}, "
+            f"width {PARAMETERS.selu_width}; gain 1: × {kept(r, 'selu')['measured']:.4f} ± {kept(r, 'selu')['error']:.4f} per layer"
         ),
         "holds with a condition",
         lambda r: (
-            agrees(by_name(r)["selu"]["advised"])
+            abs(r["selu"]["measured"] - r["selu"]["at_width"]) < 4 * r["selu"]["error"]
+            and 1.001 <= round(r["selu"]["predicted"], 3) <= 1.002
+            and 0.2 < r["selu"]["left"]["100"] < 0.3
+            and agrees(by_name(r)["selu"]["advised"])
             and agrees(kept(r, "selu"))
-            and by_name(r)["selu"]["advised"]["measured"] < 0 < kept(r, "selu")["measured"]
-            and 1.5 < -kept(r, "selu")["measured"] / by_name(r)["selu"]["advised"]["measured"] < 2.5
+            and 0.03 < kept(r, "selu")["measured"] - 1 < 0.035
         ),
         PAGE,
     ),

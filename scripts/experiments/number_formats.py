@@ -1,12 +1,14 @@
 """At which depth a shrinking gradient becomes 0, in four number formats."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 from experiment import Claim
 from style import INK, MUTED, new_figure, ramp
 
 from vgp_kernels import Network, mean_field
-from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update
+from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update, number_format
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Parameters:
     learning_rate: float = 0.1  # for the update that is rounded away
     weight: float = 0.05  # a common size of a weight
     ratios: tuple = (0.25, 0.5)  # besides those of networks
+    learning_rates: tuple = (1e-3, 1.0)  # with which the update is compared with the gradient
+    weights: tuple = (0.01, 1.0)
     networks: tuple = (
         ("sigmoid", "standard"),
         ("sigmoid", "xavier"),
@@ -48,9 +52,36 @@ def compute(p):
                 "subnormal": gradual.subnormal,
                 "flushed": flushed.depth,
                 "lost": lost_update(name, ratio, p.learning_rate, p.weight),
+                "latest_lost": max(lost_update(name, ratio, rate, w) for rate in p.learning_rates for w in p.weights),
+                "added_to_zero": added_to_zero(name, ratio, p.learning_rate),
+                "stepped": stepped(name, ratio),
             }
         rows.append({"label": label, "ratio": ratio, "formats": formats})
     return {"learning_rate": p.learning_rate, "weight": p.weight, "rows": rows}
+
+
+NATIVE = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64}  # that the processor itself rounds
+
+
+def stepped(name, ratio):
+    """Where NumPy's own arithmetic comes to 0, or to rest: layers, 0 or the number at rest; None for bfloat16."""
+    if name not in NATIVE:
+        return None
+    kind, layers = NATIVE[name], 0
+    value, factor = kind(1), kind(ratio)
+    while value:
+        following, layers = value * factor, layers + 1
+        if following == value:
+            break
+        value = following
+    return [layers, float(value)]
+
+
+def added_to_zero(name, ratio, learning_rate):
+    """The depth from which a weight of 0 is no longer changed: where η rⁿ is at most half the smallest number."""
+    form = number_format(name)
+    halves = form.precision - form.smallest_exponent
+    return math.ceil((halves * math.log(2) + math.log(learning_rate)) / -math.log(ratio) - 1e-9)
 
 
 def row(result, label):
@@ -131,7 +162,7 @@ def numbers(result):
         key = r["label"].replace("1/4 per layer", "quarter").replace("1/2 per layer", "half").replace(", ", "_")
         found[f"{key}_ratio"] = r["ratio"]
         for name, here in r["formats"].items():
-            for what in ("predicted", "zero", "stall", "flushed", "lost"):
+            for what in ("predicted", "zero", "stall", "flushed", "lost", "latest_lost", "added_to_zero"):
                 if here[what] is not None:
                     found[f"{key}_{name}_{what}"] = here[what]
     return found
@@ -139,6 +170,16 @@ def numbers(result):
 
 def zeros(result, label, what="zero"):
     return ", ".join(f"{name} {here[what]}" for name, here in row(result, label)["formats"].items())
+
+
+def is_as_stepped(result):
+    """The processor's own arithmetic comes to 0, or to rest, after as many layers."""
+    return all(
+        here["stepped"] in (None, [here["zero"], 0.0])
+        or (here["stepped"][0] == here["stall"] and here["stepped"][1] > 0)
+        for each in result["rows"]
+        for here in each["formats"].values()
+    )
 
 
 CLAIMS = [
@@ -151,19 +192,32 @@ CLAIMS = [
         "holds with a condition",
         lambda r: (
             all(here["zero"] == here["predicted"] for here in row(r, "1/4 per layer")["formats"].values())
+            and is_as_stepped(r)
             and [row(r, "1/4 per layer")["formats"][name]["zero"] for name in ("fp32", "fp16")] == [75, 13]
         ),
         "learn/number-formats.md",
     ),
     Claim(
         "update-lost-first",
-        "Long before the gradient underflows, its update is too small to change the weight it is added to.",
-        "note 4.1",
-        lambda r: "where η rⁿ < |w| 2⁻²⁴: fewer layers than underflow needs",
-        lambda r: f"{zeros(r, '1/4 per layer', 'lost')} against {zeros(r, '1/4 per layer')} layers",
+        "Before the gradient underflows, its update is too small to change a weight of usual size; only a weight of 0, as biases "
+        "begin, is changed to the end.",
+        "vanishing means that numbers become 0 (heard often)",
+        lambda r: "where η rⁿ < |w| 2⁻²⁴ in single precision: fewer layers than underflow needs",
+        lambda r: (
+            f"{zeros(r, '1/4 per layer', 'lost')} against {zeros(r, '1/4 per layer')} layers; at the most favourable rate and weight "
+            f"{zeros(r, '1/4 per layer', 'latest_lost')}; a weight of 0 after {zeros(r, '1/4 per layer', 'added_to_zero')}"
+        ),
         "holds",
         lambda r: all(
-            here["lost"] < (here["zero"] or here["stall"]) for each in r["rows"] for here in each["formats"].values()
+            here["lost"] <= here["latest_lost"] < (here["zero"] or here["stall"])
+            # η itself costs log η/log r layers, no more
+            and (
+                here["zero"] is None
+                or abs(here["added_to_zero"] - here["zero"] - math.log(r["learning_rate"]) / -math.log(each["ratio"]))
+                < 3
+            )
+            for each in r["rows"]
+            for here in each["formats"].values()
         ),
         "learn/number-formats.md",
     ),
@@ -178,7 +232,7 @@ CLAIMS = [
         ),
         "holds",
         lambda r: all(
-            (each["ratio"] > 0.5) == (here["zero"] is None) and here["flushed"] is not None
+            (each["ratio"] > 0.5) == (here["zero"] is None) and here["flushed"] is not None and is_as_stepped(r)
             for each in r["rows"]
             for here in each["formats"].values()
         ),

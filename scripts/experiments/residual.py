@@ -9,6 +9,7 @@ from experiment import Claim, significant
 from style import INK, MUTED, colour, new_figure, ramp
 
 from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels.finite_width import log_norms
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Parameters:
     width: int = 256
     depth: int = 1000  # blocks
     trials: int = 16
+    plain_trials: int = 300  # without skips
     scales: tuple = (1.0, 0.3, 0.1, "1/√L")  # α
     shorter: tuple = (10, 100)  # other depths at which α = 1/√L is measured
     veit_blocks: int = 54  # of the 110-layer network of Veit and others
@@ -64,7 +66,8 @@ def compute(p):
         "trials": p.trials,
         "scales": {str(scale): curve(p, block(p.depth, p.width, scale)) for scale in p.scales},
         "blocks": {kind: total(p, block(p.depth, p.width, 1.0, kind)) for kind in BLOCKS},
-        "plain": curve(p, Network(p.depth, p.width, "relu", "he")),
+        "plain": curve(replace(p, trials=p.plain_trials), Network(p.depth, p.width, "relu", "he")),
+        "plain_exact": significant(float(log_norms(Network(p.depth, p.width, "relu", "he")).log_gradient[0]), 6),
         "scaled": {str(depth): total(p, block(depth, p.width, "1/√L")) for depth in depths},
         "identity": identity(p),
         "path_depth": p.path_depth,
@@ -261,6 +264,7 @@ def data(result):
 def numbers(result):
     found = {"short_paths_percent": 100 * result["veit_short"], "identity": result["identity"]["largest"]}
     found |= {"normalised_paths": result["veit_normalised"], "plain_log": result["plain"]["measured"][0] / LN10}
+    found["plain_log_exact"] = result["plain_exact"] / LN10
     found["plain_log_error"] = result["plain"]["error"][0] / LN10
     found["branches"] = result["identity"]["branches"]
     for kind, entry in result["blocks"].items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim, significant
+from experiments._factor import BOTTOM, DEPTH, TOP, TRIALS, WIDTH, shift_by_width
 from experiments.what_vanishes import log_delta
 from style import INK, MUTED, measured_style, new_figure, ramp, theory_style
 
@@ -16,13 +17,14 @@ from vgp_kernels.mean_field import moments, nodes
 class Parameters:
     variances: tuple = (0.01, 0.1, 0.25, 1.0, 4.0, 16.0, 64.0, 256.0)  # of the pre-activations
     draws: int = 200_000  # slopes drawn for each variance
-    depth: int = 60
-    width: int = 256  # a common size; the theory is for infinite width
-    trials: int = 200
+    depth: int = DEPTH
+    width: int = WIDTH  # the theory is for infinite width
+    trials: int = TRIALS
     seed: int = 0
-    bottom: int = 10  # factors are measured between these layers, away from both ends
-    top: int = 50
+    bottom: int = BOTTOM
+    top: int = TOP
     weight_variances: tuple = (1 / 3, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+    far: tuple = (1.0, 5.0, 10.0, 20.0)  # |x| at which slopes are told
     edge: float = 0.05  # a unit counts as saturated if its value is within this of 0 or 1
 
 
@@ -45,6 +47,8 @@ def compute(p):
         "network_theory": [predicted_network(float(x), log_edge) for x in w],
         "critical_weight_variance": significant(critical, 8),
         "critical_saturated": predicted_network(critical, log_edge)[3],
+        "far": list(p.far),
+        "far_slopes": {name: far_slopes(p, name) for name in ("sigmoid", "relu", "leaky_relu", "elu")},
         "first_zero": {"float64": first_zero(np.float64), "float32": first_zero(np.float32)},
     }
 
@@ -102,6 +106,8 @@ def measure(p, weight_variance, log_edge):
         "both": flow.log_gradient[:, :-1][:, layers] - flow.log_gradient[:, 1:][:, layers],
     }
     found = {"weight_variance": weight_variance, "saturated": share, "slopes_predicted": slope, "both_predicted": both}
+    shift, doubt = shift_by_width(network)
+    found |= {"both_at_width": significant(both * math.exp(shift), 6), "doubt": significant(doubt, 2)}
     for name, logs in factors.items():
         per_trial = logs.mean(axis=1)
         factor = math.exp(per_trial.mean())
@@ -117,6 +123,14 @@ def critical_weight_variance():
     return float(
         brentq(lambda w: mean_field(Network(1, 1, "sigmoid", weight_variance=w)).chi_1 - 1, 16, 1024, xtol=1e-9)
     )
+
+
+def far_slopes(p, name):
+    """The slopes at -|x| and at |x|."""
+    return {
+        side: [significant(float(activation(name).slope(np.array([sign * x]))[0]), 6) for x in p.far]
+        for side, sign in (("below", -1), ("above", 1))
+    }
 
 
 def first_zero(kind):
@@ -247,16 +261,59 @@ CLAIMS = [
         "note 5.1",
         lambda r: "; ".join(f"{share(n)} saturated: × {n['both_predicted']:.4f}" for n in ends(r)),
         lambda r: "; ".join(f"× {n['both']:.4f} ± {n['both_error']:.4f}" for n in ends(r)) + " per layer",
-        "holds with a condition",
+        "holds",
         lambda r: (
             ends(r)[0]["saturated"] < 1e-6
-            and ends(r)[0]["both"] < 0.2
             and ends(r)[1]["saturated"] > 0.5
+            and ends(r)[0]["both"] < 0.2
             and ends(r)[1]["both"] > 1.1
+            and all(map(near_prediction, r["networks"]))
+            # σ′ ≤ e^-|x|, on either side
+            and all(
+                0 < slope <= math.exp(-x)
+                for slopes in r["far_slopes"]["sigmoid"].values()
+                for x, slope in zip(r["far"], slopes, strict=True)
+            )
         ),
         "learn/saturation.md",
     ),
+    Claim(
+        "relu-slope-is-one",
+        "The slope of ReLU is 1 above zero and 0 below.",
+        "note 6.1",
+        lambda r: "1 and 0",
+        lambda r: "; ".join(
+            f"at ±{x:g}: {above:g} and {below:g}"
+            for x, above, below in zip(
+                r["far"], *(r["far_slopes"]["relu"][side] for side in ("above", "below")), strict=True
+            )
+        ),
+        "holds",
+        lambda r: set(r["far_slopes"]["relu"]["above"]) == {1.0} and set(r["far_slopes"]["relu"]["below"]) == {0.0},
+        "fix/relu.md",
+    ),
+    Claim(
+        "leaks-keep-a-slope",
+        "Below zero leaky ReLU keeps a slope of 0.01, and ELU one of e^x, which is small and becomes smaller.",
+        "note 6.2",
+        lambda r: f"leaky ReLU 0.01; ELU at −5: {math.exp(-5):.3g}",
+        lambda r: f"{r['far_slopes']['leaky_relu']['below'][1]:g}; {r['far_slopes']['elu']['below'][1]:.3g}",
+        "holds",
+        lambda r: (
+            set(r["far_slopes"]["leaky_relu"]["below"]) == {0.01}
+            and all(
+                abs(slope / math.exp(-x) - 1) < 1e-5
+                for x, slope in zip(r["far"], r["far_slopes"]["elu"]["below"], strict=True)
+            )
+        ),
+        "fix/index.md",
+    ),
 ]
+
+
+def near_prediction(n):
+    """The gradient's factor as predicted for this width, within four standard errors and the next order."""
+    return abs(n["both"] / n["both_at_width"] - 1) < 4 * n["both_error"] / n["both"] + n["doubt"]
 
 
 def ends(result):

@@ -22,6 +22,8 @@ class Parameters:
     seed: int = 0
     norms: tuple = ("pre", "post", "deepnorm")
     collapse_blocks: int = 8  # of attention alone, with neither skip nor feed-forward branch
+    alone: tuple = ((1.0, 1.0), (4.0, 1.0), (1.0, 4.0), (16.0, 1.0))  # σ_q² and σ_w² of attention alone
+    alone_tokens: tuple = (8, 32)  # other numbers of tokens, with the usual weights
     head_widths: tuple = (4, 16, 64, 256)  # with and without the division by √d_k
     score_width: int = 256
     score_tokens: int = 64
@@ -35,6 +37,7 @@ LOOKS = {
     "post": (colour("sigmoid"), "s", "post-LN"),
     "deepnorm": (colour("gelu"), "D", "DeepNorm"),
 }
+FEW = 5  # parts of the width, which theory for infinite width leaves out
 PLAIN = (colour("linear"), "x", "attention alone, no skip")
 SECOND, QUERY, VALUE = (MATRICES.index(name) for name in ("second", "query", "value"))
 
@@ -78,6 +81,33 @@ def compute(p):
                     "residual_predicted": significant(np.exp(theory.log_residual), 3),
                 }
     alone = propagate(transformer(p.collapse_blocks, norm="none", skip=False, ffn_multiple=0), p.trials, p.seed)
+    others = {
+        f"{queries:g}_{weights:g}": collapsed(
+            propagate(
+                transformer(
+                    p.collapse_blocks,
+                    norm="none",
+                    skip=False,
+                    ffn_multiple=0,
+                    query_variance=queries,
+                    weight_variance=weights,
+                ),
+                p.trials,
+                p.seed,
+            )
+        )
+        for queries, weights in p.alone
+    }
+    other_tokens = {
+        str(tokens): collapsed(
+            propagate(
+                Transformer(p.collapse_blocks, p.width, p.heads, tokens, norm="none", skip=False, ffn_multiple=0),
+                p.trials,
+                p.seed,
+            )
+        )
+        for tokens in p.alone_tokens
+    }
     query = np.exp(alone.log_matrix_gradient[:, :, QUERY] - alone.log_matrix_gradient[:, :, VALUE])
     return {
         "width": p.width,
@@ -91,8 +121,19 @@ def compute(p):
             (profiles["post"]["residual"][-1] / profiles["post"]["residual"][-9]) ** (1 / 8), 4
         ),  # per block, over the last eight
         "alone": significant(np.exp(alone.log_residual.mean(axis=0)), 3),
+        "alone_others": others,
+        "alone_other_tokens": other_tokens,
         "alone_query_over_value": significant(np.exp(np.log(query).mean(axis=0)), 3),
         "scores": [scores(p, d_k, scaled) for d_k in p.head_widths for scaled in (True, False)],
+    }
+
+
+def collapsed(flow):
+    """The distance of the tokens after four blocks: mean over networks, and its standard error."""
+    distance = np.exp(flow.log_residual[:, 4])
+    return {
+        "distance": significant(distance.mean(), 4),
+        "error": significant(distance.std(ddof=1) / math.sqrt(len(distance)), 2),
     }
 
 
@@ -227,6 +268,7 @@ def numbers(result):
         found[f"alone_{block}"] = result["alone"][block]
     for block in range(4):
         found[f"alone_query_{block + 1}"] = result["alone_query_over_value"][block]
+    found |= {f"alone_{key}": entry["distance"] for key, entry in result["alone_others"].items()}
     for row in result["scores"]:
         key = f"{'scaled' if row['scaled'] else 'unscaled'}_{row['d_k']}"
         found |= {f"{key}_query": row["query_over_value"], f"{key}_median": row["jacobian_median"]}
@@ -238,6 +280,10 @@ def fallen(result, field):
     """By how many decades it is lower in post-LN transformers of 32 blocks than of 16; at 64 rounding decides."""
     sixteen, thirty_two = (row_of(result, "post", depth)[field] for depth in (16, 32))
     return sixteen - thirty_two if field == "query_decades" else math.log10(sixteen / thirty_two)
+
+
+def divided(result):
+    return [row["query_over_value"] for row in result["scores"] if row["scaled"]]
 
 
 CLAIMS = [
@@ -255,7 +301,16 @@ CLAIMS = [
             + ", ".join(f"{row_of(r, norm, 64)['last']:.2f}" for norm in ("pre", "post"))
         ),
         "holds",
-        lambda r: abs(r["slopes"]["pre"] + 0.5) < 0.06 and abs(r["slopes"]["post"]) < 0.06,
+        lambda r: (
+            abs(r["slopes"]["pre"] + 0.5) < 0.06
+            and abs(r["slopes"]["post"]) < 0.06
+            # the law behind the exponents, at every depth: within four standard errors and a few parts of the width
+            and all(
+                abs(row["last"] / row["last_predicted"] - 1) < 4 * row["last_error"] / row["last"] + FEW / r["width"]
+                for row in r["rows"]
+                if row["norm"] != "deepnorm"
+            )
+        ),
         "fix/transformers.md",
     ),
     Claim(
@@ -282,13 +337,28 @@ CLAIMS = [
     ),
     Claim(
         "attention-alone-collapses",
-        "Attention alone, with neither skip nor feed-forward branch, makes all tokens equal within four blocks.",
+        "Attention alone, with neither skip nor feed-forward branch, makes all tokens equal within four blocks at the usual weights; "
+        "where weights are so large that it picks single tokens, they stay apart.",
         "Dong, Cordonnier & Loukas 2021: pure attention loses rank doubly exponentially",
         lambda r: "the logarithm of the distance grows by a factor at each block",
-        lambda r: ", ".join(f"{value:.2g}" for value in r["alone"][:5]),
-        "holds",
-        # each step multiplies the logarithm by more than two, once it has begun
-        lambda r: r["alone"][4] < 1e-12 and math.log(r["alone"][3]) / math.log(r["alone"][2]) > 2,
+        lambda r: (
+            ", ".join(f"{value:.2g}" for value in r["alone"][:5])
+            + "; after four blocks "
+            + ", ".join(
+                f"{entry['distance']:.2g} (σ_q² = {key.split('_')[0]}, σ_w² = {key.split('_')[1]})"
+                for key, entry in list(r["alone_others"].items())[1:]
+            )
+        ),
+        "holds with a condition",
+        lambda r: (
+            all(entry["distance"] < 1e-6 for entry in (r["alone_others"]["1_1"], *r["alone_other_tokens"].values()))
+            # each step multiplies the logarithm by more than two, once it has begun
+            and r["alone"][4] < 1e-12
+            and math.log(r["alone"][3]) / math.log(r["alone"][2]) > 2
+            and all(r["alone_others"][key]["distance"] > 1000 * r["alone"][4] for key in ("4_1", "1_4"))
+            and r["alone_others"]["16_1"]["distance"] - 4 * r["alone_others"]["16_1"]["error"]
+            > 0.5  # more than half of the distance
+        ),
         "fix/transformers.md",
     ),
     Claim(
@@ -301,7 +371,11 @@ CLAIMS = [
         ),
         "holds",
         lambda r: (
-            abs(row_of(r, "deepnorm", 64)["first_over_last"] - 1) < 0.1 and row_of(r, "deepnorm", 64)["residual"] > 0.9
+            all(
+                abs(math.log(row["first_over_last"])) < 4 * row["first_over_last_error"] + FEW / r["width"]
+                for row in rows_of(r, "deepnorm")
+            )
+            and all(row["residual"] > 0.9 for row in rows_of(r, "deepnorm"))
         ),
         "fix/transformers.md",
     ),
@@ -322,6 +396,8 @@ CLAIMS = [
         lambda r: (
             score_of(r, 256, False)["jacobian_median"] < 0.3 * score_of(r, 256, True)["jacobian_median"]
             and score_of(r, 256, False)["query_over_value"] > score_of(r, 256, True)["query_over_value"]
+            # with the division it is the same for every d_k
+            and max(divided(r)) < 1.03 * min(divided(r))
             # the mean square, which the undecided rows decide, has not fallen with the median
             and score_of(r, 256, False)["jacobian_rms"] > 0.8 * score_of(r, 256, True)["jacobian_rms"]
         ),
