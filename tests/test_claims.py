@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 import experiment
+import ledger
 import numpy as np
 import pytest
 from experiments import _factor
@@ -14,20 +15,15 @@ from vgp_kernels import Network, mean_field, propagate
 ERRORS = 10  # standard errors by which a number is moved that has one
 SHARE = 0.1  # of itself by which any other is moved, and counts by 1 at least
 CLAIMS = [(name, claim) for name in experiment.names() for claim in experiment.load(name).CLAIMS]
-NO_ROW = (
-    KeyError,
-    IndexError,
-    StopIteration,
-    ValueError,
-    AttributeError,
-)  # the number was the name of a row, not a measurement
+# the number was the name of a row, not a measurement
+NO_ROW = (KeyError, IndexError, StopIteration, RuntimeError, ValueError, AttributeError)
 
 
 def error_of(key: str, holder: dict) -> object:
     """The field with the standard error of field `key`: measured → error, mean → mean_error or standard_error, …"""
     stem = key.removesuffix("_measured").removesuffix("_factor")
     names = [f"{key}_error", f"{stem}_error"]
-    if key in ("measured", "factor"):
+    if key in ("measured", "factor", "distance"):
         names.append("error")
     if key == "mean":
         names.append("standard_error")
@@ -102,6 +98,22 @@ def test_numbers_move_by_ten_of_their_own_standard_errors():
         )
     }
     assert {("measured", 3.0), ("measured", 1.0), (0, 3.0), (0, -1.0), ("n", 5), ("n", 3)} <= found
+
+
+def test_each_sentence_of_the_note_has_one_verdict_and_says_its_condition():
+    rows = [row for row in ledger.rows() if row["source"].startswith("note ")]
+    assert set(ledger.REMARKS) == set(ledger.NOTE)
+    for number in ledger.NOTE:
+        (verdict,) = {row["verdict"] for row in rows if row["source"] == f"note {number}"}
+        assert ledger.REMARKS[number] or verdict != "holds with a condition", f"note {number} has no condition"
+
+
+def test_two_verdicts_on_one_sentence_are_refused(monkeypatch):
+    name, claim = next((name, claim) for name, claim in CLAIMS if claim.source == "note 3.1")
+    other = experiment.Claim(**(vars(claim) | {"key": "again", "verdict": "false as stated"}))
+    monkeypatch.setattr(experiment.load(name), "CLAIMS", [*experiment.load(name).CLAIMS, other])
+    with pytest.raises(ValueError, match=r"note 3\.1 has more than one verdict: false as stated, holds"):
+        ledger.rows()
 
 
 # The factor per layer

@@ -181,6 +181,7 @@ CLAIMS = [
         "false as stated",
         lambda r: (
             np.all(np.diff([x["variance"] for x in curve(r, "relu_gaussian")["points"]]) > 0)
+            and all(near(x, "variance", 0.06) for x in curve(r, "relu_gaussian")["points"])
             and np.mean(np.array(curve(r, "relu_gaussian")["spectrum"]) < -1) > 0.5
             and max(curve(r, "relu_gaussian")["spectrum"]) > 0.3  # some are at least doubled
         ),
@@ -192,7 +193,7 @@ CLAIMS = [
         "Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735",
         *both("relu_orthogonal", "variance"),
         "holds",
-        lambda r: all(near(x, "variance", 0.15) for x in curve(r, "relu_orthogonal")["points"]),
+        lambda r: all(near(x, "variance", 0.06) for x in curve(r, "relu_orthogonal")["points"]),
         "fix/orthogonal.md",
     ),
     Claim(
