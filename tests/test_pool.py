@@ -66,14 +66,16 @@ def test_control_c_stops_all_threads_and_the_next_call_works(name):
     began = []
 
     def interrupt():
-        began.append(time.monotonic())
+        began.append(time.process_time())
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(1.0, interrupt)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         job(threads=2)
-    assert time.monotonic() - began[0] < 3  # one, but for what else the machine does
+    assert (
+        time.process_time() - began[0] < 2
+    )  # seconds of two threads: the clock also counts what else the machine does
     timer.join()
     assert threading.active_count() == threads
     assert short(small).tobytes() == expected.tobytes()

@@ -157,7 +157,7 @@ class TransformerFlow:
     """(trials, L, 6): ln |∂E/∂W| for W_Q, W_K, W_V, W_O, W_1, W_2 in this order; -inf for what is not there."""
     log_residual: np.ndarray
     """(trials, L + 1): ln |x_l - m_l|/|x_l| for the mean token m_l: how far the tokens are from being all the same; -inf where
-    they are the same, be it that all are 0."""
+    they are the same, be it that all are 0. Below e^-36 there is little but float64's rounding."""
 
     @property
     def trials(self) -> int:
@@ -617,12 +617,15 @@ def softmax(a, scale):
 def back_through_softmax(a, of_a, scale):
     """of_a ← ∂E/∂S = A ⊙ (∂E/∂A - (∂E/∂A ⊙ A) 1), times the scale of the scores.
 
-    Each row adds up to 0. Where A has nearly everything in one entry, that gives the entry, of which the difference has no digits.
+    What all entries of a row of ∂E/∂A have in common does not matter and is taken out first: tokens that are nearly the same leave
+    little else. Each row of ∂E/∂S adds up to 0. Where A has nearly everything in one entry, that gives the entry, of which the
+    difference has no digits.
     """
     compile_once()
     for i in mine(len(a)):
-        along, winner, others = 0.0, -1, 0.0
+        common, along, winner, others = of_a[i, 0], 0.0, -1, 0.0
         for j in range(len(a)):
+            of_a[i, j] -= common
             along = fma(of_a[i, j], a[i, j], along)
             if a[i, j] > 1.0 - SATURATED:
                 winner = j
@@ -665,6 +668,17 @@ def mix(heads, scale, room, watch):
 
 
 @njit(**STRICT)
+def take_out_first(rows):
+    """Subtract the first row from all."""
+    compile_once()
+    for j in mine(rows.shape[1]):
+        first = rows[0, j]
+        for i in range(len(rows)):
+            rows[i, j] -= first
+    together()
+
+
+@njit(**STRICT)
 def back_through_mixing(heads, scale, lift, room, watch):
     """∂E/∂q, ∂E/∂k and ∂E/∂v for g = ∂E/∂(A V); scores are lift times those of q and k."""
     compile_once()
@@ -686,6 +700,7 @@ def back_through_mixing(heads, scale, lift, room, watch):
         times(turned_a, own_g, own_v, watch)
         put_head(own_v, head, wide(room, OF_V))
         back_through_softmax(a, of_a, scale)
+        take_out_first(own_k)  # the rows of ∂E/∂S add up to 0
         times(of_a, own_k, own_v, watch)
         put_head(own_v, head, wide(room, OF_Q))
         transpose(of_a, turned_a)
@@ -862,6 +877,8 @@ def run_transformer(
         if block >= 0:
             draw_block(block, rules, trial, seed_low, seed_high, room)
             for half in range(halves):
+                if stopped(watch):
+                    return
                 _, of_branch = run_branch(activate, block, half, rules, room, watch)
                 at = input_of(block, half, room)
                 x, next_x = wide(room, at), wide(room, at + 1)
@@ -904,6 +921,8 @@ def run_transformer(
         put(sizes, 4, -math.inf)
         put(sizes, 5, -math.inf)
         for half in range(halves - 1, -1, -1):
+            if stopped(watch):
+                return
             exponent, of_branch = run_branch(activate, block, half, rules, room, watch)
             at = input_of(block, half, room)
             if rules.post:
