@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from experiments import _factor
 
-from vgp_kernels import Network, mean_field, propagate
+from vgp_kernels import Network, activation, finite_width, mean_field, propagate
 
 ERRORS = 10  # standard errors by which a number is moved that has one
 SHARE = 0.1  # of itself by which any other is moved, and counts by 1 at least
@@ -143,7 +143,7 @@ def test_the_shift_by_width_is_that_of_explicit_matrices(name):
     """With bias, at a width small enough to see it: NumPy's own matrices, not the kernels' law."""
     n, depth, trials, weights, biases = 32, 60, 300, 1.7, 0.1
     network = Network(depth, n, name, weight_variance=weights, bias_variance=biases)
-    generator, phi, rates = np.random.default_rng(5), _factor.activation(name), []
+    generator, phi, rates = np.random.default_rng(5), activation(name), []
     for _ in range(trials):
         h = generator.standard_normal(n)
         h, passed = h * math.sqrt(n) / np.linalg.norm(h), []
@@ -191,15 +191,15 @@ def test_the_shift_by_width_is_met_by_propagate(network):
 def test_the_whole_curve_is_shifted_by_the_width():
     network = Network(80, 64, "tanh", weight_variance=2.0)
     flow = propagate(network, 2000, 7).log_gradient
-    off = flow.mean(axis=0) - _factor.curve_at_width(network)
+    off = flow.mean(axis=0) - finite_width.log_gradient_at_width(network)
     error = flow.std(axis=0, ddof=1) / math.sqrt(len(flow))
     doubt = _factor.shift_by_width(network)[1] * np.arange(81)[::-1]
     assert np.all(np.abs(off) <= 4 * error + doubt + 1e-12)
 
 
 def test_no_shift_is_given_where_none_is_known():
-    with pytest.raises(ValueError, match="plain networks of one width"):
-        _factor.shifts(Network(60, 64, "relu", "he", residual="preactivation"))
+    with pytest.raises(ValueError, match="layers of one width"):
+        finite_width.shifts(Network(60, 64, "relu", "he", residual="preactivation"))
     with pytest.raises(ValueError, match="without biases only"):
-        _factor.shifts(Network(60, 64, "tanh", "orthogonal", bias_variance=0.1))
+        finite_width.shifts(Network(60, 64, "tanh", "orthogonal", bias_variance=0.1))
     assert "at_width" not in _factor.factor(Network(60, 64, "softplus", "he"), trials=10)

@@ -14,14 +14,17 @@ exact means and variances of their logarithms everywhere.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
 
 from vgp_kernels.activations import activation
 from vgp_kernels.mean_field import mean_field
-from vgp_kernels.moments import is_homogeneous, moments, nodes
+from vgp_kernels.moments import is_homogeneous, nodes
 from vgp_kernels.network import Network
+
+STEP = 0.05  # of ln q, for derivatives
 
 
 @dataclass(frozen=True)
@@ -180,42 +183,102 @@ def mixed_log_moments(above: float, below: float, width: int) -> tuple[float, fl
     return float(mean), float(square - mean**2)
 
 
-def width_shift(network: Network) -> float:
-    """n times what a width of n adds to the mean of ln |∂E/∂h| per layer at q*, to first order in 1/n: for any φ, Gaussian weights.
+def log_gradient_at_width(network: Network) -> np.ndarray:
+    """(depth + 1): the mean of ln |∂E/∂h_l|, l = 0 … depth, to first order in 1/width. Raises ValueError like `shifts`."""
+    parts = shifts(network).sum(axis=1) / network.width
+    return mean_field(network).log_gradient + np.append(np.cumsum(parts[::-1])[::-1], 0.0)
 
-    -(3κ - 1)/4 with κ = E φ′⁴/(E φ′²)² for independent gradients, which is all of it for φ of two straight lines; then, with A
-    the mean square of the gradient along h over that along any direction, (A - 1)/2 · E φ²φ′²/(E φ² E φ′²), and what ln χ₁ gains
-    as q varies about q*. One layer makes of A - 1, with the share ρ = 1 - σ_b²/q of the weights in q,
-    ρ(E Z²φ′²/E φ′² - 1 + (A - 1) (E Zφφ′)²/(E φ² E φ′²)).
+
+def shifts(network: Network) -> np.ndarray:
+    """(depth, 4): n times what E ln |∂E/∂h_{l-1}|/|∂E/∂h_l| has beside ½ ln χ₁(q_l) at layer l, to first order in 1/n.
+
+    Three things are of order 1/n; averages are over z ~ N(0, q), and r is the weights' share of q:
+
+    the logarithm of a mean is not the mean of a logarithm. Σφ′²g² Σw² has the relative variance (3κ - 1)/n for Gaussian
+    weights, κ = E φ′⁴/(E φ′²)²; orthogonal ones keep the length of δ;
+
+    q_l is not the same in all networks: ln q has a variance v and a mean μ beside the limit's, and ln χ₁ is averaged over them;
+
+    the gradient has a share s of its square along the signal h_l, 1/n at the top. There the slopes keep m = E φ²φ′²/(E φ² E φ′²)
+    of the usual, and the weights know where they come from: (z·δ)²/|h|² becomes the next share.
+
+    Raises ValueError for norms, skips, batches, another input width, and orthogonal weights with biases.
     """
-    if not network.is_plain or network.law != "gaussian":
+    if not network.is_plain or network.fan_in != network.width:
         raise ValueError(
-            "the shift by width is for one input, Gaussian weights, no norms or skips; measure with propagate"
+            "the shift by width is known for one input to layers of one width, not for batches, norms, skips or another input_width"
         )
-    phi, theory = activation(network.activation), mean_field(network)
-    if is_homogeneous(phi):
-        r, s = slopes(network.activation)
-        return -(6 * (r**4 + s**4) / (r**2 + s**2) ** 2 - 1) / 4
-    q, chi_q, weights = theory.q_star, theory.chi_q, network.weight_variance
-    if not 0 < q < math.inf or not chi_q < 1:
-        raise ValueError(f"the shift by width is for a variance that settles between 0 and infinity, not at q* = {q:g}")
-    root = math.sqrt(q)
+    orthogonal = network.law == "orthogonal"
+    if orthogonal and network.bias_variance:
+        raise ValueError(
+            "the shift by width of orthogonal weights is known without biases only; leave bias_variance out"
+        )
+    name, log_q = network.activation, mean_field(network).log_variance
+    found = np.zeros((network.depth, 4))  # of the logarithm, of the mean and of the variance of ln q, of the share
+    mean = variance = 0.0  # n times those of ln q_l beside the limit's
+    share = np.empty((network.depth, 3))
+    for i, x in enumerate(log_q):
+        here = ratios(name, float(x))
+        weights = 1 - network.bias_variance / math.exp(x) if network.bias_variance else 1.0  # their share of q
+        found[i, 0] = -0.25 * (3 * here["kappa"] - (3 if orthogonal else 1))
+        found[i, 1:3] = 0.5 * here["slope_1"] * mean, 0.25 * here["slope_2"] * variance
+        if orthogonal:  # z is uniform on a sphere: its square does not fluctuate
+            found[i, 0] += 0.5 * (here["slope_1"] - here["slope_2"])
+        share[i] = here["m"], weights * here["p"] + 1 - weights, weights * here["rho_2"]
+        # to the next layer: F = ln(σ_w² E φ² + σ_b²), of which the weights' share there is the derivative by ln E φ²
+        above = log_q[min(i + 1, network.depth - 1)]
+        r = 1 - network.bias_variance / math.exp(above) if network.bias_variance else 1.0
+        noise = here["value_4"] - 1 - (2 * here["value_1"] ** 2 if orthogonal else 0.0)
+        first = r * here["value_1"]
+        second = r * here["value_2"] + r * (1 - r) * here["value_1"] ** 2
+        sphere = here["value_2"] + here["value_1"] ** 2 - here["value_1"] if orthogonal else 0.0
+        mean = first * mean + 0.5 * second * variance - 0.5 * r * r * noise - r * sphere
+        variance = first**2 * variance + r * r * noise
+    beyond = 0.0  # n times the share along the signal, less 1
+    for i in reversed(range(network.depth)):
+        m, p, rho_2 = share[i]
+        below = rho_2 * beyond + p - 1
+        found[i, 3] = 0.5 * (beyond * (m - 1) + (0.0 if orthogonal else below))
+        beyond = below
+    return found
+
+
+@lru_cache(10_000)
+def ratios(name: str, log_q: float) -> dict[str, float]:
+    """Averages over z ~ N(0, q); _1 and _2 are derivatives by ln q of ln E φ² and ln E φ′²."""
+    low, here, high = (integrals(name, log_q + step) for step in (-STEP, 0.0, STEP))
+    found = {
+        f"{what}_{order}": difference
+        for what in ("value", "slope")
+        for order, difference in (
+            (1, (math.log(high[what]) - math.log(low[what])) / (2 * STEP)),
+            (2, (math.log(high[what]) - 2 * math.log(here[what]) + math.log(low[what])) / STEP**2),
+        )
+    }
+    return found | {
+        "value_4": here["fourth"] / here["value"] ** 2,
+        "kappa": here["slope_fourth"] / here["slope"] ** 2,
+        "m": here["both"] / (here["value"] * here["slope"]),
+        "p": here["turned"] / here["slope"],
+        "rho_2": here["along"] ** 2 / (here["value"] * here["slope"]),
+    }
+
+
+@lru_cache(10_000)
+def integrals(name: str, log_q: float) -> dict[str, float]:
+    """Expectations over Z ~ N(0, 1) at z = √q Z."""
+    phi, root = activation(name), math.exp(log_q / 2)
     z, weight = nodes([kink / root for kink in {0.0, *phi.kinks}], 1 / max(root, 1e-3))
     value, slope = phi.value(root * z), phi.slope(root * z)
-
-    def mean(f: np.ndarray) -> float:
-        return float(weight @ f)
-
-    squares = mean(value**2) * mean(slope**2)
-    share = 1 - network.bias_variance / q
-    along = share * (mean((z * slope) ** 2) / mean(slope**2) - 1) / (1 - share * mean(z * value * slope) ** 2 / squares)
-    # q varies with the variance V/n about a mean that is m/n off
-    step = 1e-3
-    below, here, above = (moments(phi, math.log(q) + x) for x in (-step, 0.0, step))
-    bend = weights * (above.growth - below.growth) / (2 * step) / q
-    variance = weights**2 * (mean(value**4) - mean(value**2) ** 2) / (1 - chi_q**2)
-    first = math.log(above.slope / below.slope) / (2 * step)
-    second = math.log(above.slope * below.slope / here.slope**2) / step**2 - first
-    varying = first / q * bend * variance / (1 - chi_q) / 2 + second / q**2 * variance / 2
-    kappa = mean(slope**4) / mean(slope**2) ** 2
-    return -(3 * kappa - 1) / 4 + along / 2 * mean((value * slope) ** 2) / squares + varying / 2
+    return {
+        key: float(weight @ x)
+        for key, x in {
+            "value": value**2,
+            "fourth": value**4,
+            "slope": slope**2,
+            "slope_fourth": slope**4,
+            "both": value**2 * slope**2,
+            "turned": z**2 * slope**2,
+            "along": z * value * slope,
+        }.items()
+    }

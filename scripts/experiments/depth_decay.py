@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim
-from experiments._factor import DEPTH, agrees, curve_at_width, factor
+from experiments._factor import DEPTH, agrees, factor
 from style import INK, measured_style, new_figure, theory_style
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, propagate
+from vgp_kernels.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def compute(p):
                 "activation": activation,
                 "initialiser": initialiser,
                 "predicted": [round(float(x), 4) for x in theory.log_gradient / LN10],
-                "at_width": [round(float(x), 4) for x in curve_at_width(network) / LN10],
+                "at_width": [round(float(x), 4) for x in log_gradient_at_width(network) / LN10],
                 "mean": [round(float(x), 4) for x in decades.mean(axis=0)],
                 "standard_error": [round(float(x), 4) for x in decades.std(axis=0, ddof=1) / math.sqrt(p.trials)],
                 "tenth": [round(float(x), 3) for x in low],

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim, significant
-from experiments._factor import DEPTH, agrees, curve_at_width, factor
+from experiments._factor import DEPTH, agrees, factor
 from style import INK, MUTED, colour, measured_style, new_figure, ramp, theory_style
 
 from vgp_kernels import Network, activation, critical_point, mean_field, propagate
+from vgp_kernels.finite_width import log_gradient_at_width
 from vgp_kernels.mean_field import moments
 
 
@@ -76,7 +77,11 @@ def near_the_line(p):
     """A network for which infinite width says explosion and its own width says vanishing."""
     variance, width, depth, low, high = p.near
     network = Network(depth, width, p.activation, weight_variance=variance)
-    flow, theory, here = propagate(network, p.trials, p.seed).log_gradient, mean_field(network), curve_at_width(network)
+    flow, theory, here = (
+        propagate(network, p.trials, p.seed).log_gradient,
+        mean_field(network),
+        log_gradient_at_width(network),
+    )
     rates = (flow[:, low] - flow[:, high]) / (high - low)
     return {
         "weight_variance": variance,

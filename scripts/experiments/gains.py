@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim, significant
-from experiments._factor import DEPTH, TRIALS, WIDTH, agrees, curve_at_width, factor
+from experiments._factor import DEPTH, TRIALS, WIDTH, agrees, factor
 from style import INK, colour, look, measured_style, new_figure
 
 from vgp_kernels import (
@@ -17,6 +17,7 @@ from vgp_kernels import (
     propagate,
     variance_preserving_weight_variance,
 )
+from vgp_kernels.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def selu_three_quarters(p):
     steps = np.exp(-np.diff(long.log_gradient))
     flow = propagate(network(far), p.selu_trials, p.seed).log_gradient
     rates = (flow[:, near] - flow[:, far - 1]) / (far - 1 - near)
-    predicted = (curve_at_width(network(far))[[near, far - 1]] @ [1, -1]) / (far - 1 - near)
+    predicted = (log_gradient_at_width(network(far))[[near, far - 1]] @ [1, -1]) / (far - 1 - near)
     return {
         "q_star": significant(theory.q_star, 5),
         "chi_1": significant(theory.chi_1, 6),

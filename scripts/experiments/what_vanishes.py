@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import Claim
-from experiments._factor import curve_at_width
 from style import INK, MUTED, measured_style, new_figure, theory_style
 
 from vgp_kernels import ACTIVATIONS, Network, mean_field, propagate
+from vgp_kernels.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def compute(p):
         flow, theory = propagate(network, p.trials, p.seed), mean_field(network)
         # |W| is within a fraction 1/n of its root mean square σ_w √n
         log_update = math.log(p.learning_rate) - 0.5 * math.log(network.weight_variance * p.width)
-        shift = curve_at_width(network) - theory.log_gradient
+        shift = log_gradient_at_width(network) - theory.log_gradient
         quantities = {}
         for name in QUANTITIES:
             measured, predicted = (
