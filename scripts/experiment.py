@@ -49,7 +49,7 @@ RESULTS = ROOT / "docs" / "results"
 REQUIRED = "PARAMETERS TOLERANCE compute figure caption alt table data numbers CLAIMS".split()
 DRAWN = ("figure.svg", "figure.pdf", "figure.png", "figure.md", "table.md", "data.csv")
 NOTED = ".made_from.json"  # see `remembered`
-FIELDS = ("about", "parameters", "made_with", "result")  # of a result.json
+FIELDS = ("about", "parameters", "made_with")  # of every result.json; an experiment's has its result besides
 VERDICTS = ("holds", "holds with a condition", "false as stated", "not yet measured")
 
 
@@ -205,7 +205,9 @@ def folder(name: str) -> Path:
 def saved(name: str) -> dict:
     """The saved result.json: parameters, made_with, result. Raises Failed, with the way out, if it cannot be used."""
     path = folder(name) / "result.json"
-    remedy = f"run `python scripts/build.py --only {name}`" if name in names() else "measure it again"
+    fields, remedy = FIELDS, "measure it again"
+    if name in names():
+        fields, remedy = (*FIELDS, "result"), f"run `python scripts/build.py --only {name}`"
     try:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -214,7 +216,7 @@ def saved(name: str) -> dict:
         raise Failed(f"{shown(path)} cannot be read ({error.strerror}): {remedy}") from None
     except ValueError:
         raise Failed(f"{shown(path)} is no JSON, or only a part of it: {remedy}") from None
-    if not isinstance(document, dict) or (missing := [field for field in FIELDS if field not in document]):
+    if not isinstance(document, dict) or (missing := [field for field in fields if field not in document]):
         lacks = f"lacks {', '.join(missing)}" if isinstance(document, dict) else "holds no fields"
         raise Failed(f"{shown(path)} is of another version, it {lacks}: {remedy}")
     return document

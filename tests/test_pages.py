@@ -250,7 +250,7 @@ def test_the_contrast_ratio_is_that_of_wcag():
 
 def test_the_readme_s_picture_is_the_present_figure():
     drawn = experiment.draw("depth_decay", experiment.saved("depth_decay"))["figure.svg"]
-    assert (DOCS / "assets" / "hero.svg").read_text() == drawn, "draw it again: python scripts/build.py --draw"
+    assert (DOCS / "assets" / "hero.svg").read_bytes() == drawn, "draw it again: python scripts/build.py --draw"
 
 
 def test_an_unknown_verdict_raises():
