@@ -139,8 +139,8 @@ class Transformer:
 class TransformerFlow:
     """What `propagate` measured of a transformer, block by block, in natural logarithms; -inf where a norm is exactly 0.
 
-    Softmax's weights below e^-700 count as 0, and slopes below float32's range. Where tokens are the same but for rounding, large scores
-    choose among them by it, and only the size of a gradient is right, not its digits.
+    Softmax's weights below e^-700 count as 0, and slopes below float32's range. Where tokens are the same but for rounding, large
+    scores choose among them by it, and a gradient is right to its order of magnitude.
 
     x_l is the matrix of all tokens after block l = 0 … L. ∂E/∂y is a random direction of norm 1 at the output y, which is x_L,
     normalised once more with norm "pre".
