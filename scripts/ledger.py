@@ -38,30 +38,30 @@ NOTE = {
 # What must be added to a sentence of the note before it is true, or what it leaves out although it is.
 REMARKS = {
     "1.1": "where the factor per layer is below 1, as in sigmoid networks with the usual weights",
-    "1.2": "in networks like the sigmoid's, against the layers above, and until the plateau ends; in a ReLU network all layers wait",
-    "1.3": "of the sigmoid, at the same weights; tanh with Xavier's weights loses less than ReLU",
+    "1.2": "in networks like the sigmoid's, against the layers above, on the plateau; in a ReLU network without biases all layers wait",
+    "1.3": "of the sigmoid, at the same weights; tanh loses less than ReLU with the same weights",
     "2.1": "each factor is a matrix",
-    "2.2": "of the slopes, but for tanh at 0; with its weights a layer's factor can be above 1",
-    "2.3": "",
+    "2.2": "of the slopes, but for tanh at 0; the factor of a layer is its slopes times its weights",
+    "2.3": "if they stay well below 1",
     "3.1": "",
-    "3.2": "as an upper bound, for chains of single units with weights of at most 1",
-    "4.1": "nearly, while the plateau lasts, and not in ReLU networks, where all layers are equally slow",
-    "4.2": "while the plateau lasts",
-    "4.3": "",
+    "3.2": "it is not a rate, but an upper bound for chains of single units with weights of at most 1",
+    "4.1": "nearly, while the plateau lasts, and not in ReLU networks without biases, where all layers are equally slow",
+    "4.2": "the digits learned here need no complex feature",
+    "4.3": "with plain gradient descent and Xavier's weights; five layers converge late, and that ten never do is not measured",
     "5.1": "gradients vanish without saturation as well",
     "6.1": "a layer passes half of its units, so that the weights decide",
-    "6.2": "it keeps units alive; the weights decide whether the gradient lasts",
-    "6.3": "they no longer vanish; they stay of one size only with skips, and grow by 1.2 or more per ReLU layer without",
-    "6.4": "what is added at each block needs a scale, or it explodes",
-    "6.5": "they do, at the start, and this is not why they help: they set the weights' share of the factor",
-    "7.1": "at the usual weights of the sigmoid; of tanh, only with weights that are too small",
+    "6.2": "ELU's is near 1 just below zero and almost 0 far below; the weights decide whether the gradient lasts",
+    "6.3": "they no longer vanish; in ReLU networks they grow as a power of the depth with skips, by about 1.2 per layer without",
+    "6.4": "in ReLU networks what is added at each block needs a scale or a norm, or it explodes",
+    "6.5": "at the start; they help because they set the weights' share of the factor",
+    "7.1": "of the sigmoid, at the usual weights; of tanh, with weights that are too small or biases that are too large",
     "7.2": "ReLU with He's weights, skips with a scale or a norm",
 }
 FIELDS = "key source source_sentence sentence predicted measured verdict remark holds page experiment".split()
 SYMBOLS = {"holds": "✓", "holds with a condition": "◐", "false as stated": "✗", "not yet measured": "○"}
 MEANINGS = {
     "holds": "true as it is stated; what it leaves out, if anything, stands beside the verdict",
-    "holds with a condition": "true after a condition is added, which stands beside the verdict or under *Found here*",
+    "holds with a condition": "true after a condition is added, which stands beside the verdict or in the sentence under *Found here*",
     "false as stated": "the measurement contradicts it; what is true instead stands under *Found here*",
     "not yet measured": "no experiment of this site answers it so far",
 }
@@ -100,8 +100,14 @@ def rows() -> list[dict]:
 
 def unmeasured(source: str) -> dict:
     """The row of a sentence of the note that no experiment has measured yet."""
-    sentence = NOTE[source.removeprefix("note ")]
-    stated = {"source": source, "source_sentence": sentence, "verdict": "not yet measured", "holds": None}
+    number = source.removeprefix("note ")
+    stated = {
+        "source": source,
+        "source_sentence": NOTE[number],
+        "verdict": "not yet measured",
+        "remark": REMARKS[number],
+    }
+    stated |= {"holds": None}
     return dict.fromkeys(FIELDS, "") | stated
 
 

@@ -312,7 +312,7 @@ CLAIMS = [
         "both-fans-hold",
         "The conditions for fan in and fan out hold together in square layers, and either one alone keeps signal and gradient in "
         "layers of unequal width; it is their average that loses both where widths alternate.",
-        "Glorot & Bengio 2010; He et al. 2015",
+        "belief: in layers of unequal width only the average of fan in and fan out keeps both signal and gradient",
         lambda r: (
             f"4 : 1, per pair: fan in {fan(r, 'fan_in', 4)['finite_width']:.3f}, average {fan(r, 'fan_avg', 4)['finite_width']:.3f}"
         ),

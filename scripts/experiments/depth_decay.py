@@ -202,8 +202,8 @@ CLAIMS = [
     ),
     Claim(
         "factor-not-slope",
-        "What must stay below 1 is not the slope but the factor of the whole layer, weights and slopes together; for tanh with Xavier "
-        "initialisation it tends to 1 and the gradient falls only as a power of the depth.",
+        "What decides is whether the factor of the whole layer, weights and slopes together, is below 1; in an infinitely wide tanh "
+        "network with Xavier initialisation it tends to 1 and the gradient falls only as a power of the depth.",
         "note 2.2",
         lambda r: f"tanh, Xavier: {curve(r, 'tanh', 'xavier')['at_width'][0]:.2f} decades in {r['depth']} layers",
         lambda r: (
@@ -219,14 +219,21 @@ CLAIMS = [
     ),
     Claim(
         "many-factors-multiply",
-        "Many factors below 1 multiply to almost nothing: a hundred sigmoid layers leave less than one part in ten to the sixtieth.",
+        "A hundred factors of 0.235 multiply to less than one part in ten to the sixtieth. Factors below 1 that tend to 1 need not: "
+        "a hundred tanh layers with Xavier initialisation leave more than a twentieth.",
         "note 2.3",
         lambda r: f"10^{curve(r, 'sigmoid', 'xavier')['at_width'][0]:.1f}",
         lambda r: (
             f"10^({curve(r, 'sigmoid', 'xavier')['mean'][0]:.2f} ± {curve(r, 'sigmoid', 'xavier')['standard_error'][0]:.2f})"
         ),
         "holds",
-        lambda r: as_predicted(curve(r, "sigmoid", "xavier")) and curve(r, "sigmoid", "xavier")["mean"][0] < -60,
+        lambda r: (
+            as_predicted(curve(r, "sigmoid", "xavier"))
+            and f"{measured(r, 'sigmoid'):.3f}" == "0.235"
+            and curve(r, "sigmoid", "xavier")["mean"][0] < -60
+            and as_predicted(curve(r, "tanh", "xavier"))
+            and curve(r, "tanh", "xavier")["mean"][0] > math.log10(1 / 20)
+        ),
         "learn/why-a-product.md",
     ),
 ]

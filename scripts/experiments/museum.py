@@ -978,8 +978,8 @@ CLAIMS = [
     ),
     Claim(
         "skips-keep-gradients-alike",
-        "What skips add to batch normalisation is not size, which it keeps without them: through eight plain layers the gradients of "
-        "two inputs lose all likeness, and through eight blocks with skips they keep a part of it.",
+        "Without skips batch normalisation does not let gradients vanish; they grow, here threefold in eight layers. The gradients of "
+        "two inputs keep less than a hundredth of their likeness, with skips more than a quarter.",
         "He et al. 2016, section 4.1: plain networks with batch normalisation are unlikely to suffer from vanishing gradients",
         lambda r: (
             f"correlation {r['normed_correlation_256']['predicted']:.4f} plain, "
@@ -988,9 +988,9 @@ CLAIMS = [
         lambda r: f"{between('normed_correlation_256')(r)} plain, {between('skips_correlation_256')(r)} with skips",
         "holds with a condition",
         lambda r: all(
-            r[f"normed_gradient_{w}"]["low"] > 1
+            rounds_to(r[f"normed_gradient_{w}"], "3")
             and r[f"normed_correlation_{w}"]["high"] < 0.01
-            and r[f"skips_correlation_{w}"]["low"] > 0.1
+            and r[f"skips_correlation_{w}"]["low"] > 0.25
             for w in (128, 256)
         ),
         PAGE,

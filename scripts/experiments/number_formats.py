@@ -186,10 +186,10 @@ CLAIMS = [
     Claim(
         "quarter-reaches-zero-late",
         "In single precision a factor of one quarter per layer needs 75 layers to become exactly 0, and 13 in half precision.",
-        "note 3.2",
+        "belief: at one quarter per layer the gradient is soon exactly 0",
         lambda r: zeros(r, "1/4 per layer", "predicted") + ": ¼ⁿ at half the smallest number",
         lambda r: zeros(r, "1/4 per layer"),
-        "holds with a condition",
+        "false as stated",
         lambda r: (
             all(here["zero"] == here["predicted"] for here in row(r, "1/4 per layer")["formats"].values())
             and is_as_stepped(r)

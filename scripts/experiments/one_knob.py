@@ -283,7 +283,7 @@ CLAIMS = [
     ),
     Claim(
         "adam-until-epsilon",
-        "Adam makes the steps of all layers equal as long as their gradients exceed its ε, and below that they vanish as before.",
+        "Adam's first step is as large in all layers whose gradients exceed its ε; below that the steps vanish as before.",
         "advice: use Adam",
         lambda r: f"gradients above ε in the upper {r['adam_alive']} of {r['depth']} layers",
         lambda r: (
@@ -302,7 +302,7 @@ CLAIMS = [
     Claim(
         "loss-scaling-moves-the-horizon",
         "Scaling the loss moves the depth at which half precision reaches zero by a fixed number of layers, log(scale) over the loss "
-        "per layer; it changes no ratio between layers.",
+        "per layer.",
         "advice: use loss scaling",
         lambda r: ", ".join(
             f"{name_of(x)} {x['gained_predicted']['15']:.1f}" for x in r["networks"] if x["gained"]["15"] is not None

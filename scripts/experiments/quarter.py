@@ -276,7 +276,7 @@ CLAIMS = [
         "note 3.2",
         listed("at_width"),
         listed("measured"),
-        "holds with a condition",
+        "false as stated",
         lambda r: (
             all(x <= n * math.log10(0.25) + 1e-4 for n, x in enumerate(r["chain"]["decades"]))
             and r["chains"]["weights at most 1"] < 1 < r["chains"]["weights up to 8"]

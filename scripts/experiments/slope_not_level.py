@@ -150,7 +150,8 @@ PAGE = "diagnose/check.md"
 CLAIMS = [
     Claim(
         "slope-not-level",
-        "Width, batch size and loss scale move all layers up or down together; the factor per layer stays the same.",
+        "In this sigmoid network width, batch size and loss scale move all layers up or down together; the factor per layer stays the "
+        "same.",
         "belief: gradients below 1e-7 are sick",
         lambda r: f"× {r['predicted']:.3f} per layer",
         lambda r: "; ".join(f"{label(case)}: × {case['factor']:.3f} ± {case['error']:.3f}" for case in r["cases"]),
@@ -167,7 +168,7 @@ CLAIMS = [
     ),
     Claim(
         "total-norm-is-blind",
-        "The norm of the whole gradient does not see a vanishing gradient: it is the norm of the top layers.",
+        "In a sigmoid network the norm of the whole gradient does not see a vanishing gradient: it is the norm of the top layers.",
         "belief: look at the total norm",
         lambda r: f"top layers alone: {-0.5 * math.log10(1 - r['predicted'] ** 2):.3f} decades above the top one",
         lambda r: (
