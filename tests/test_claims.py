@@ -108,6 +108,12 @@ def test_each_sentence_of_the_note_has_one_verdict_and_says_its_condition():
         assert ledger.REMARKS[number] or verdict != "holds with a condition", f"note {number} has no condition"
 
 
+def test_a_sentence_that_was_not_measured_says_why():
+    unmeasured = [row for row in ledger.rows() if row["verdict"] == "not yet measured"]
+    assert [row["source"] for row in unmeasured] == ["note 4.2"]
+    assert all(row["remark"] == ledger.REMARKS[row["source"].removeprefix("note ")] != "" for row in unmeasured)
+
+
 def test_two_verdicts_on_one_sentence_are_refused(monkeypatch):
     name, claim = next((name, claim) for name, claim in CLAIMS if claim.source == "note 3.1")
     other = experiment.Claim(**(vars(claim) | {"key": "again", "verdict": "false as stated"}))

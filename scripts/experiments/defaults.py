@@ -321,7 +321,15 @@ CLAIMS = [
             for m in MODES
         ),
         "false as stated",
-        lambda r: all(map(fan_agrees, r["fans"])),
+        lambda r: (
+            all(map(fan_agrees, r["fans"]))
+            and all(
+                fan(r, "fan_avg", ratio)[what]["measured"] < 0.9 < fan(r, mode, ratio)[what]["measured"]
+                for mode in ("fan_in", "fan_out")
+                for ratio in (2, 4, 8)
+                for what in ("gradient", "signal")
+            )
+        ),
         PAGE,
     ),
     Claim(

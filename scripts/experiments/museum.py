@@ -991,6 +991,11 @@ CLAIMS = [
             rounds_to(r[f"normed_gradient_{w}"], "3")
             and r[f"normed_correlation_{w}"]["high"] < 0.01
             and r[f"skips_correlation_{w}"]["low"] > 0.25
+            # and each mean is that of theory
+            and all(
+                r[f"{key}_{w}"]["low"] <= r[f"{key}_{w}"]["predicted"] <= r[f"{key}_{w}"]["high"]
+                for key in ("normed_gradient", "normed_correlation", "skips_correlation")
+            )
             for w in (128, 256)
         ),
         PAGE,

@@ -278,14 +278,12 @@ CLAIMS = [
     Claim(
         "batch-norm-explodes",
         "Batch normalisation ends the vanishing of a sigmoid network, but without skips it does not keep gradients stable: at "
-        "initialisation it multiplies those of a ReLU network by about 1.2 at every layer.",
+        "initialisation it multiplies those of a ReLU network by 1.2 or more at every layer.",
         "note 6.3",
         *factors("sigmoid_batch", "relu_batch"),
         "holds with a condition",
         lambda r: (
-            agrees(r, "sigmoid_batch", "relu_batch")
-            and value(r, "relu_batch") > 1.2
-            and value(r, "sigmoid_batch") > 0.95
+            agrees(r, "sigmoid_batch", "relu_batch") and value(r, "relu_batch") > 1.2 and value(r, "sigmoid_batch") > 1
         ),
         PAGE,
     ),
@@ -315,9 +313,8 @@ CLAIMS = [
     ),
     Claim(
         "challenge-of-sigmoid-and-weights",
-        "With the usual weights a sigmoid layer leaves between a seventh and a third of the gradient, so a deep sigmoid network hardly "
-        "learns with plain gradient descent. For tanh this happens when weights are too small or biases too large, and for ReLU when "
-        "weights are too small.",
+        "With the usual weights a sigmoid layer leaves between a seventh and a third of the gradient. The gradient vanishes as well in "
+        "tanh networks whose weights are too small or whose biases are too large, and in ReLU networks whose weights are too small.",
         "note 7.1",
         *factors(
             "sigmoid_standard", "sigmoid", "sigmoid_he", "tanh_standard", "tanh_biased", "relu_standard", "tanh", "relu"

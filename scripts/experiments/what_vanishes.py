@@ -187,7 +187,7 @@ CLAIMS = [
     Claim(
         "slow-against-the-top",
         "What makes the first layers of a sigmoid network slow is that their step is tiny against that of the last layers; in a ReLU "
-        "network with Xavier initialisation every layer takes the same small step, although its error signal vanishes.",
+        "network with Xavier initialisation and no biases every layer takes the same small step, although its error signal vanishes.",
         "note 1.2",
         lambda r: falls(r, "_predicted"),
         lambda r: falls(r, ""),
