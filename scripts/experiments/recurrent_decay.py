@@ -321,13 +321,16 @@ CLAIMS = [
     ),
     Claim(
         "recurrent-radius-above-one-vanishes",
-        "A tanh network with a spectral radius above 1 loses its gradient when its inputs are strong.",
+        "A tanh network with a spectral radius above 1 loses its gradient when its inputs are strong enough for its weights.",
         "textbook: a spectral radius above 1 makes the gradient explode",
         lambda r: "mean field × {factor_predicted:.3f} per step".format(**curve(r, "tanh", "gaussian", 1.2)),
         factor_of("tanh", "gaussian", 1.2),
         "false as stated",
         lambda r: (
             curve(r, "tanh", "gaussian", 1.2)["radius"] > 1.1
+            # and keeps growing when they are too weak for them
+            and curve(r, "tanh", "gaussian", 2.0)["factor_measured"]
+            > 1.1 + 4 * curve(r, "tanh", "gaussian", 2.0)["factor_error"]
             and agrees(curve(r, "tanh", "gaussian", 1.2), curve(r, "tanh", "gaussian", 1.2)["factor_predicted"])
             and curve(r, "tanh", "gaussian", 1.2)["factor_measured"] < 0.8
             # at other widths, weights, inputs and with another activation: theory and a few parts of the width
