@@ -192,8 +192,8 @@ def caption(result):
 
 def alt(result):
     return (
-        f"Accuracy stays near guessing, then rises steeply. Epochs until {result['learnt']:.0%}: {plateau_text(result)}. During the "
-        "plateau the first layer has moved least; at its end all layers move together, the first one far."
+        f"Accuracy stays near guessing, then rises steeply. Epochs until {result['learnt']:.0%}: {plateau_text(result)}. Early "
+        "on the plateau the first layer has moved least; at its end all layers move together, the first one far."
     )
 
 
@@ -292,7 +292,9 @@ def accuracies(*names):
 
 
 def has(**expected):
-    return lambda result: all(outcomes(result)[name] in words for name, words in expected.items())
+    return lambda result: all(
+        outcomes(result)[name] in ((words,) if isinstance(words, str) else words) for name, words in expected.items()
+    )
 
 
 def movements(result):
@@ -302,6 +304,14 @@ def movements(result):
         f"first layer {n['early_1']:.1f} %, layer {last} {n[f'early_{last}']:.1f} % of its length after {n['early_epoch']} epochs; "
         f"{n['late_1']:.0f} % and {n[f'late_{last}']:.0f} % at the end"
     )
+
+
+def moves_least(result):
+    """Whether of all layers the first has moved least, at each epoch up to the early one."""
+    run = deepest(result)
+    stop = run["epochs"].index(numbers(result)["early_epoch"]) + 1
+    moved = np.array(run["movement"])[:, 1:stop]
+    return bool(np.all(moved[0] < moved[1:]))
 
 
 def finished(result):
@@ -346,17 +356,13 @@ CLAIMS = [
     ),
     Claim(
         "early-layers-wait-then-move",
-        "The early layers do not stop: on the plateau they move least, but once it ends the first layer moves by more than its own "
-        "length.",
+        "The early layers do not stop: early on the plateau the first layer moves least, but once it ends it moves by more than its "
+        "own length.",
         "note 4.1",
         lambda r: "—",
         movements,
         "holds with a condition",
-        lambda r: (
-            numbers(r)["early_1"] == min(numbers(r)[f"early_{i + 1}"] for i in range(r["layers_of"]))
-            and numbers(r)["early_1"] < 5
-            and numbers(r)["late_1"] > 100
-        ),
+        lambda r: moves_least(r) and numbers(r)["early_1"] < 5 and numbers(r)["late_1"] > 100,
         PAGE,
     ),
     Claim(
@@ -386,7 +392,8 @@ CLAIMS = [
     ),
     Claim(
         "slow-or-not-at-all",
-        "Within twenty epochs, in which two hidden layers pass 90 %, sigmoid networks with five or ten stay at chance.",
+        "Within twenty epochs of plain SGD, in which two hidden layers pass 90 %, sigmoid networks with five or ten layers and Xavier "
+        "weights stay at chance.",
         "note 4.3",
         lambda r: f"the first gradient of 10 layers is {r['factor'] ** 9:.1e} of the last",
         accuracies("sigmoid_xavier_5", "sigmoid_xavier_10"),
@@ -411,12 +418,12 @@ CLAIMS = [
     Claim(
         "a-leak-is-not-a-scale",
         "A small slope below zero does not help where the scale is wrong: thirty leaky ReLU layers with Xavier initialisation stay at "
-        "chance, while thirty ELU layers learn.",
+        "chance, while thirty ELU layers leave it.",
         "note 6.2",
         lambda r: "—",
         accuracies("leaky_relu_xavier_30", "elu_xavier_30"),
         "holds with a condition",
-        has(leaky_relu_xavier_30="stays at chance", elu_xavier_30="learns"),
+        has(leaky_relu_xavier_30="stays at chance", elu_xavier_30=("learns", "learns in part")),
         PAGE,
     ),
     Claim(
@@ -437,19 +444,26 @@ CLAIMS = [
     ),
     Claim(
         "skips-need-a-scale",
-        "Skips without a norm need a scale: ten ReLU blocks diverge at a rate at which they learn once the branches are divided "
-        "by the root of the depth, and so do thirty.",
+        "Without a norm ten ReLU blocks diverge at rate 0.05; with branches divided by the root of the depth ten blocks and thirty "
+        "learn at this rate.",
         "note 6.4",
         lambda r: "unscaled the mean square doubles at each block",
         accuracies("relu_he_10_skips", "relu_he_10_scaled_skips", "relu_he_30_scaled_skips"),
         "holds",
-        has(relu_he_10_skips="diverges", relu_he_10_scaled_skips="learns", relu_he_30_scaled_skips="learns"),
+        lambda r: (
+            has(relu_he_10_skips="diverges", relu_he_10_scaled_skips="learns", relu_he_30_scaled_skips="learns")(r)
+            and {
+                fix_of(r, name)["rate"]
+                for name in ("relu_he_10_skips", "relu_he_10_scaled_skips", "relu_he_30_scaled_skips")
+            }
+            == {0.05}
+        ),
         PAGE,
     ),
     Claim(
         "xavier-does-not-rescue-sigmoid",
-        "Xavier initialisation leaves ten sigmoid layers at chance; thirty orthogonal tanh layers, ten He-initialised ReLU layers "
-        "and ten centred sigmoid layers with four times Xavier's deviation learn.",
+        "With twenty epochs of plain SGD Xavier initialisation leaves ten sigmoid layers at chance; thirty orthogonal tanh layers, ten "
+        "He-initialised ReLU layers and ten centred sigmoid layers with four times Xavier's deviation learn.",
         "note 6.5",
         lambda r: f"sigmoid, Xavier: × {r['factor']:.3f} per layer",
         accuracies("sigmoid_xavier_10", "tanh_orthogonal_30", "relu_he_10", "centred_sigmoid_16_10"),
@@ -465,7 +479,7 @@ CLAIMS = [
     Claim(
         "sigmoid-does-learn",
         "Deep sigmoid networks do learn: five layers with weights N(0, 1), or with Adam, and ten with centred units and four times "
-        "Xavier's deviation; what fails is one choice of weights at one learning rate.",
+        "Xavier's deviation; what fails in twenty epochs are Xavier weights with plain SGD.",
         "belief: sigmoid networks fail to learn, shown at one learning rate and one seed",
         lambda r: f"sigmoid, Xavier: × {r['factor']:.3f} per layer; the step and the weights are free",
         accuracies("sigmoid_xavier_5", "sigmoid_normal_5", "sigmoid_xavier_5_adam", "centred_sigmoid_16_10"),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from experiment import Claim
@@ -12,7 +13,7 @@ from style import INK, MUTED, new_figure, ramp
 @dataclass(frozen=True)
 class Parameters:
     starts: tuple = (0.3, 0.5, 0.7)  # the initial weights: ⅓ to ⅔ of what they become
-    depths: tuple = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+    depths: tuple = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)
     learnt: float = 0.95  # of the product's final value 1
     step: float = 4e-3  # of gradient descent, times 1/depth: the error of its time is of this order
     longest: float = 40.0  # chains that wait longer are left to the formula
@@ -74,22 +75,22 @@ def figure(result):
             f"a₀ = {start:g}", (depths[-1], runs[-1]["exact"]), (6, 0), textcoords="offset points", va="center",
             color=INK, fontsize=9,
         )  # fmt: skip
-    axes.set(yscale="log", xlabel="depth D", ylabel=f"time until {result['learnt']:.0%} is learnt", xlim=(0.5, 13.5))
+    axes.set(yscale="log", xlabel="depth D", ylabel=f"time until {result['learnt']:.0%} is learnt", xlim=(0.5, 22.5))
     return drawing
 
 
 def caption(result):
     return (
         "The time in which a chain of $D$ equal weights $a_0$ learns. Lines: the exact integral; dots: gradient descent; dotted: "
-        "$a_0^{-(D-2)}/(D-2)$, the inverse of the initial gradient but for a factor."
+        "$a_0^{-(D-2)}/(D-2)$, to which the time tends in deep chains."
     )
 
 
 def alt(result):
     ends = "; ".join(
-        f"from {r['start']} at depth {r['depth']} it is {r['exact']:.3g}" for r in result["runs"] if r["depth"] == 12
+        f"from {r['start']} at depth {r['depth']} it is {r['exact']:.3g}" for r in result["runs"] if r["depth"] == 20
     )
-    return f"The waiting time grows exponentially with depth: {ends}. Dots of gradient descent lie on the lines."
+    return f"In deep chains the waiting time grows exponentially with depth: {ends}. Dots of gradient descent lie on the lines."
 
 
 def table(result):
@@ -119,19 +120,43 @@ def worst(result):
     return max(abs(math.log(run["descent"] / run["exact"])) for run in result["runs"] if run["descent"])
 
 
+def deep(result, start):
+    """The chains from this start whose depth is large against 1/ln(1/a₀)."""
+    runs = [run for run in result["runs"] if run["start"] == start]
+    return [run for run in runs if run["depth"] * math.log(1 / start) > 4]
+
+
+def growth(result, start):
+    """By which factor the wait grows per layer, between the two deepest chains."""
+    before, last = deep(result, start)[-2:]
+    return (last["exact"] / before["exact"]) ** (1 / (last["depth"] - before["depth"]))
+
+
+def tends_to_asymptote(result, start):
+    """In deep chains the wait grows with each layer, and what the asymptote leaves out is a smaller and smaller share."""
+    waits = [run["exact"] for run in deep(result, start)]
+    left_out = [abs(run["exact"] / run["asymptote"] - 1) for run in deep(result, start)]
+    return waits == sorted(waits) and left_out == sorted(left_out, reverse=True) and left_out[-1] < 0.02
+
+
 CLAIMS = [
     Claim(
         "plateau-is-the-inverse-gradient",
-        "A chain of equal weights below one waits as long as the inverse of its initial gradient, but for a factor: exponentially "
-        "longer with each layer.",
+        "In a deep chain of equal weights below one each further layer makes the wait longer, by a factor that tends to 1/a₀; a "
+        "shallow chain may wait less with one layer more.",
         "Saxe, McClelland & Ganguli 2014",
         lambda r: "the integral of da / (a^(D-1) (1 - a^D))",
-        lambda r: f"gradient descent agrees within {100 * worst(r):.2g} %",
+        lambda r: (
+            f"gradient descent agrees within {100 * worst(r):.2g} %; per layer × "
+            + ", ".join(f"{growth(r, start):.2f} from a₀ = {start:g}" for start in r["starts"])
+        ),
         "holds",
         lambda r: (
             worst(r) < PARAMETERS.step
-            # what the asymptote leaves out does not grow with the depth
-            and all(abs(run["exact"] - run["asymptote"]) < 1 for run in r["runs"] if run["asymptote"])
+            and all(tends_to_asymptote(r, start) for start in r["starts"])
+            # (D-2)/(D-1) of 1/a₀ with each layer
+            and all(0.9 < start * growth(r, start) < 1 for start in r["starts"])
+            and any(a["exact"] > b["exact"] for a, b in pairwise(r["runs"]) if a["start"] == b["start"])
         ),
         "learn/consequences.md",
     )
