@@ -218,7 +218,8 @@ CLAIMS = [
     Claim(
         "critical-line",
         "In the plane of weight and bias variance the gradient of an infinitely wide tanh network vanishes on one side of the critical "
-        "line and explodes on the other; a finite width moves the line by a few parts of the width.",
+        "line and explodes on the other; a finite width lowers the factor by a share of order 1/width, and so "
+        "moves the line.",
         "Schoenholz et al. 2017",
         lambda r: (
             f"at bias variance {r['line_bias_variance']} the line is at weight variance {r['critical_weight_variance']:.4f}"
@@ -237,6 +238,8 @@ CLAIMS = [
                 for m in everyone(r)
             )
             and all(m in sided(r) or abs(m["predicted"] - 1) < 2 / r["width"] for m in everyone(r))
+            # lower, by half a part of the width or more and at most two
+            and all(0.5 < r["width"] * (1 - m["measured"] / m["predicted"]) < 2 for m in everyone(r))
             and r["near"]["measured"] < 1 < r["near"]["predicted"]
             and abs(r["near"]["measured"] - r["near"]["at_width"])
             < 4 * r["near"]["error"] + 2 * (2 / r["near"]["width"]) ** 2
