@@ -119,9 +119,9 @@ def figure(result):
 
 def caption(result):
     return (
-        "Layers after which a gradient of size 1 has become exactly 0, multiplied layer by layer with the factor of each network and "
-        "rounded to the format at each step. Arrows: the product never reaches 0 but stalls at a subnormal number. Dots: from here on "
-        f"an update with learning rate {result['learning_rate']:g} no longer changes a weight of {result['weight']:g}."
+        "Layers after which one number has become exactly 0 that begins at 1, is multiplied layer by layer with the factor of each "
+        "network and rounded to the format at each step. Arrows: the product never reaches 0 but stalls at a subnormal number. "
+        f"Dots: from here on an update with learning rate {result['learning_rate']:g} no longer changes a weight of {result['weight']:g}."
     )
 
 
@@ -129,7 +129,7 @@ def alt(result):
     quarter = row(result, "1/4 per layer")["formats"]
     ends = ", ".join(f"{name} {quarter[name]['zero']}" for name in quarter)
     return (
-        f"Bars from 1 to the depth where the gradient is 0. With a factor of one quarter: {ends} layers. Dots for lost updates lie "
+        f"Bars from 1 to the depth where the product is 0. With a factor of one quarter: {ends} layers. Dots for lost updates lie "
         f"far to the left of the bars' ends."
     )
 
@@ -199,8 +199,8 @@ CLAIMS = [
     ),
     Claim(
         "update-lost-first",
-        "Before the gradient underflows, its update is too small to change a weight of usual size; only a weight of 0, as biases "
-        "begin, is changed to the end.",
+        "Before the gradient underflows, its update is too small to change a weight of usual size; only a weight of 0, as many biases "
+        "begin, is changed nearly to the end.",
         "vanishing means that numbers become 0 (heard often)",
         lambda r: "where η rⁿ < |w| 2⁻²⁴ in single precision: fewer layers than underflow needs",
         lambda r: (
@@ -223,12 +223,13 @@ CLAIMS = [
     ),
     Claim(
         "stalls-above-zero",
-        "A factor above one half never brings the product to 0: it stalls at a subnormal number, unless the processor flushes "
-        "subnormal numbers to 0.",
+        "One number that is multiplied by a factor above one half again and again never becomes 0: it stalls at a subnormal number, "
+        "unless the processor flushes subnormal numbers to 0.",
         "IEEE 754, rounding to nearest",
         lambda r: "r > ½: the smallest number rounds back to itself",
         lambda r: (
-            f"ReLU, Xavier: stalls at {zeros(r, 'relu, xavier', 'stall')}; flushed: 0 at {zeros(r, 'relu, xavier', 'flushed')}"
+            f"the factor of ReLU, Xavier: stalls at {zeros(r, 'relu, xavier', 'stall')}; "
+            f"flushed: 0 at {zeros(r, 'relu, xavier', 'flushed')}"
         ),
         "holds",
         lambda r: all(
