@@ -193,6 +193,7 @@ def numbers(result):
         "above_one": result["above_one"],
         "typical": math.exp(shown["mean"] / 2),
         "narrowest_typical": math.exp(narrowest["mean"] / 2),
+        "widest_typical": math.exp(result["rows"][-1]["mean"] / 2),
         "spread": math.exp(math.sqrt(shown["variance"]) / 2),
         "skip_variance": result["skips"]["unscaled"]["variance"],
         "scaled_skip_variance": result["skips"]["scaled"]["variance"],
@@ -208,11 +209,16 @@ def everyone(result):
     return result["rows"] + result["held_out"]
 
 
+def deaths(result, row):
+    """How many networks of this width and depth are expected to be dead."""
+    return -result["trials"] * math.expm1(row["depth"] * math.log1p(-(0.5 ** row["width"])))
+
+
 CLAIMS = [
     Claim(
         "mean-is-not-typical",
         "He weights keep the mean of the squared gradient norm at 1, but the gradient of a typical network that is as deep as it is "
-        "wide is smaller: the logarithm falls by five halves of depth over width.",
+        "wide is smaller: the logarithm of the squared norm falls by about five halves of depth over width.",
         "Hanin & Nica 2018, arXiv:1812.05994",
         lambda r: f"mean of ln |g|² = {at_width(r, r['shown'])['exact_mean']:.3f} at width and depth {r['shown']}",
         lambda r: f"{at_width(r, r['shown'])['mean']:.3f} ± {at_width(r, r['shown'])['mean_error']:.3f}",
@@ -250,6 +256,11 @@ CLAIMS = [
         lambda r: (
             abs(r["dead"]["measured"] - r["dead"]["expected"])
             < 4 * math.sqrt(r["dead"]["expected"] * (1 - r["dead"]["expected"]) / r["trials"])
+            # and at all other widths and depths, by the same formula
+            and all(
+                abs(r["trials"] - row["alive"] - deaths(r, row)) < 4 * math.sqrt(deaths(r, row)) + 1
+                for row in everyone(r)
+            )
         ),
         "learn/width.md",
     ),
