@@ -28,6 +28,11 @@ class Parameters:
         ("tanh", "standard"),
         ("relu", "xavier"),
     )
+    # whole ReLU networks with Xavier weights in single precision: widths, networks of each, and more layers than they need
+    whole_widths: tuple = (64, 256)
+    whole_trials: int = 3
+    whole_depth: int = 320
+    seed: int = 0
 
 
 PARAMETERS = Parameters()
@@ -57,7 +62,9 @@ def compute(p):
                 "stepped": stepped(name, ratio),
             }
         rows.append({"label": label, "ratio": ratio, "formats": formats})
-    return {"learning_rate": p.learning_rate, "weight": p.weight, "rows": rows}
+    generator = np.random.default_rng(p.seed)
+    whole = {str(n): [underflow(n, p.whole_depth, generator) for _ in range(p.whole_trials)] for n in p.whole_widths}
+    return {"learning_rate": p.learning_rate, "weight": p.weight, "rows": rows, "whole": whole}
 
 
 NATIVE = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64}  # that the processor itself rounds
@@ -75,6 +82,24 @@ def stepped(name, ratio):
             break
         value = following
     return [layers, float(value)]
+
+
+def underflow(width, depth, generator):
+    """Layers after which every entry of a float32 gradient is 0, of norm 1 at the top of ReLU layers; None if some entry never is."""
+    weights, slopes = [], []
+    h = generator.standard_normal(width)
+    for _ in range(depth):
+        matrix = generator.standard_normal((width, width)) / math.sqrt(width)
+        h = np.maximum(matrix @ (h / np.linalg.norm(h)), 0)  # rescaled, which leaves the slopes as they are
+        weights.append(matrix.astype(np.float32))
+        slopes.append((h > 0).astype(np.float32))
+    g = generator.standard_normal(width)
+    g = (g / np.linalg.norm(g)).astype(np.float32)
+    for layers, (matrix, slope) in enumerate(zip(reversed(weights), reversed(slopes), strict=True), start=1):
+        g = (matrix * (slope * g)[:, None]).sum(axis=0)  # row by row, the same order on every machine
+        if not g.any():
+            return layers
+    return None
 
 
 def added_to_zero(name, ratio, learning_rate):
@@ -121,7 +146,8 @@ def caption(result):
     return (
         "Layers after which one number has become exactly 0 that begins at 1, is multiplied layer by layer with the factor of each "
         "network and rounded to the format at each step. Arrows: the product never reaches 0 but stalls at a subnormal number. "
-        f"Dots: from here on an update with learning rate {result['learning_rate']:g} no longer changes a weight of {result['weight']:g}."
+        f"Dots: from here on an update with learning rate {result['learning_rate']:g} no longer changes a weight of "
+        f"{result['weight']:g}."
     )
 
 
@@ -165,7 +191,14 @@ def numbers(result):
             for what in ("predicted", "zero", "stall", "flushed", "lost", "latest_lost", "added_to_zero"):
                 if here[what] is not None:
                     found[f"{key}_{name}_{what}"] = here[what]
+    if None not in ends(result):
+        found |= {"whole_first": min(ends(result)), "whole_last": max(ends(result))}
     return found
+
+
+def ends(result):
+    """Layers after which the gradients of whole networks are 0."""
+    return [layers for one_width in result["whole"].values() for layers in one_width]
 
 
 def zeros(result, label, what="zero"):
@@ -236,6 +269,19 @@ CLAIMS = [
             (each["ratio"] > 0.5) == (here["zero"] is None) and here["flushed"] is not None and is_as_stepped(r)
             for each in r["rows"]
             for here in each["formats"].values()
+        ),
+        "learn/number-formats.md",
+    ),
+    Claim(
+        "networks-do-not-stall",
+        "The gradient of a whole ReLU network with Xavier weights does not stall in single precision: it is exactly 0 somewhat before "
+        "one number with the same factor comes to rest.",
+        "IEEE 754, rounding to nearest",
+        lambda r: f"before {row(r, 'relu, xavier')['formats']['fp32']['stall']} layers",
+        lambda r: "; ".join(f"width {n}: {', '.join(map(str, layers))} layers" for n, layers in r["whole"].items()),
+        "holds",
+        lambda r: all(
+            end is not None and 0.8 < end / row(r, "relu, xavier")["formats"]["fp32"]["stall"] < 1 for end in ends(r)
         ),
         "learn/number-formats.md",
     ),
