@@ -315,8 +315,9 @@ CLAIMS = [
     ),
     Claim(
         "lstm-full-gradient-can-explode",
-        "With a forget bias of 3 and above the gradient of an LSTM along all paths grows over the first hundred steps, while its cell "
-        "fills, though its direct path shrinks; in a longer sequence it then changes by less than one per cent per step.",
+        "With a forget bias of 3 and above the gradient of an LSTM of width 128 along all paths grows over the first hundred steps, "
+        "while its cell fills, though its direct path shrinks; in a longer sequence it then changes by less than one per cent per "
+        "step.",
         "textbook: the LSTM only vanishes or keeps",
         lambda r: f"direct path × {row_of(r, 'lstm', 5.0)['gate']:.4f} per step, below 1",
         lambda r: (
