@@ -177,7 +177,7 @@ def main(seconds: float, seed: int, most: float = math.inf) -> dict[str, int]:
     """How many were computed and refused, within so many seconds; AssertionError, or what else went wrong, names the case."""
     end, count, done = time.monotonic() + seconds, 0, {"computed": 0, "refused": 0}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", RuntimeWarning)
         while time.monotonic() < end and count < most:
             draw = Draw([seed, count])
             kind = draw.generator.integers(len(FAMILIES) + 1)
