@@ -8,7 +8,7 @@ from numba import njit
 from scipy import stats
 
 from vgp_kernels import randomness
-from vgp_kernels.arithmetic import STRICT
+from vgp_kernels.arithmetic import MAKING_ARRAYS
 
 ZEROS, ONES = [0] * 4, [0xFFFFFFFF] * 4
 PI_COUNTER = [
@@ -26,12 +26,12 @@ KNOWN = [  # Random123's kat_vectors, threefry4x32 with 20 rounds
 PAIRS = 1 << 20
 
 
-@njit(**STRICT)
+@njit(**MAKING_ARRAYS)
 def threefry(c, k, rounds):
     return randomness.threefry(c[0], c[1], c[2], c[3], k[0], k[1], k[2], k[3], rounds)
 
 
-@njit(**STRICT)
+@njit(**MAKING_ARRAYS)
 def normals(first_pair, pairs, trial, layer, purpose, seed_low):
     """(4, pairs): the normals of consecutive unit pairs."""
     result = np.empty((4, pairs), np.float32)
@@ -116,7 +116,7 @@ def test_the_four_normals_of_a_counter_are_independent():
         assert np.abs(gram - np.diag(np.diag(gram))).max() < limit
 
 
-@njit(**STRICT)
+@njit(**MAKING_ARRAYS)
 def pairs_of(radius_words, angle_words):
     result = np.empty((2, radius_words.size), np.float32)
     for i in range(radius_words.size):

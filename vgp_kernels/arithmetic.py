@@ -21,6 +21,8 @@ f32, f64 = np.float32, np.float64
 # own: a kernel that makes an array does not compile. All arrays are the caller's and live as long as the call, whatever
 # addresses and views of them go about, and no reference to them is counted, which took a fifth of the time of small networks.
 STRICT: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "_nrt": False}
+# The same for what is no kernel: it makes arrays, and neither takes addresses nor uncounted views.
+MAKING_ARRAYS = STRICT | {"_nrt": True}
 
 
 @intrinsic

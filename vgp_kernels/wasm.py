@@ -31,6 +31,7 @@ from numba.extending import intrinsic, overload
 from vgp_kernels import batch, cpu
 from vgp_kernels.activations import ACTIVATIONS, DENSITY_AT_0, INLINED, ROOT_HALF, value_and_slope
 from vgp_kernels.arithmetic import (
+    MAKING_ARRAYS,
     STRICT,
     ZERO,
     bits_from_double,
@@ -57,8 +58,6 @@ EMULATED = ("fma32", "fma64_emulated")
 FOR_VECTORISER = [*WIDE, *(f"{name}x4" for name in WIDE)]
 # Before Numba is imported: it must neither optimise for this machine nor call Intel's library of vector functions.
 ENVIRONMENT = {"NUMBA_OPT": "0", "NUMBA_DISABLE_INTEL_SVML": "1", "NUMBA_DEBUGINFO": "0"}
-# The entries make their arrays themselves: of the room that a page gives, nothing is freed but all at once
-OWN_ROOM = STRICT | {"_nrt": True}
 
 LANES = 4  # float32 lanes of WebAssembly's vectors
 
@@ -395,8 +394,13 @@ def compiled(entries) -> bytes:
 
 
 def translated(name, function, signature) -> str:
-    """One C function in LLVM's language, fit for WebAssembly, with fused multiply-adds by name."""
-    compiled_here = cfunc(signature, **OWN_ROOM)(function if not hasattr(function, "py_func") else function.py_func)
+    """One C function in LLVM's language, fit for WebAssembly, with fused multiply-adds by name.
+
+    The entries make their arrays themselves: of the room that a page gives, nothing is freed but all at once.
+    """
+    compiled_here = cfunc(signature, **MAKING_ARRAYS)(
+        function if not hasattr(function, "py_func") else function.py_func
+    )
     text = compiled_here.inspect_llvm().replace(compiled_here.native_name, name)
     text = re.sub(r"(?m)^target (datalayout|triple) = .*\n", "", text)
     text = re.sub(r"(?m)^\s*call void @NRT_(inc|dec)ref\(.*\n", "", text)  # nothing is freed but all at once
