@@ -136,3 +136,16 @@ def test_without_numbas_compiler_the_site_is_not_begun(quiet):
     quiet.setattr(cache.config, "DISABLE_JIT", 1)
     with pytest.raises(Abort, match="unset NUMBA_DISABLE_JIT"):
         hooks.on_startup("serve", False)
+
+
+def test_a_page_does_not_show_into_which_pieces_a_cell_s_output_fell():
+    def page(*pieces):
+        outputs = "".join(
+            '<div class="jp-OutputArea-child">\n<div class="jp-OutputPrompt jp-OutputArea-prompt"></div>\n'
+            '<div class="jp-RenderedText jp-OutputArea-output" data-mime-type="text/plain" tabindex="0">\n'
+            f"<pre>{piece}</pre>\n</div>\n</div>\n"
+            for piece in pieces
+        )
+        return f'<div class="jupyter-wrapper">{outputs}</div>'
+
+    assert notebooks.slim(page("one\n", "two\n", "three\n")) == notebooks.slim(page("one\ntwo\nthree\n"))

@@ -118,10 +118,10 @@ def shown(progress: bool) -> Iterator[Callable[[float], None]]:
 def announced(progress: bool) -> Iterator[None]:
     """Say on stderr, after PATIENCE, that functions are being compiled: only if they are, and only to one who watches.
 
-    That is who asked for progress, has a terminal, or types into an interpreter. Logs and tests stay silent, and so does all
-    that comes from Numba's cache.
+    That is who asked for progress or has a terminal. Logs, tests and notebooks, whose pages would keep it, stay silent, and so
+    does all that comes from the cache.
     """
-    if sys.stderr is None or not (progress or sys.stderr.isatty() or hasattr(sys, "ps1")):
+    if sys.stderr is None or not (progress or sys.stderr.isatty()):
         yield
         return
     announcement = Announcement()

@@ -39,6 +39,14 @@ def let_go() -> None:
                 error.__traceback__ = error.__context__ = None
 
 
+# Between two pieces of what a cell prints: how it falls into pieces depends on the clock
+BETWEEN_PIECES = (
+    r'</pre>\s*</div>\s*</div>\s*<div class="jp-OutputArea-child">\s*'
+    r'<div class="jp-OutputPrompt jp-OutputArea-prompt">\s*</div>\s*'
+    r'<div class="jp-RenderedText jp-OutputArea-output" data-mime-type="text/plain" tabindex="0">\s*<pre>'
+)
+
+
 def is_notebook(content: str) -> bool:
     return '<div class="jupyter-wrapper">' in content
 
@@ -48,6 +56,7 @@ def slim(content: str) -> str:
     content = content[content.index('<div class="jupyter-wrapper">') :]
     for pattern in DROPPED:
         content = re.sub(pattern, "", content, flags=re.DOTALL)
+    content = re.sub(BETWEEN_PIECES, "", content)
     content = re.sub(r"highlight-ipynb(?: hl-\w+)?", "highlight", content)
     content = re.sub(
         r'(<div class="highlight[^"]*"><pre>)(.*?)(</pre>)', r"\1<code>\2</code>\3", content, flags=re.DOTALL
