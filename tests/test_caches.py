@@ -46,10 +46,10 @@ def test_labs_are_kept_until_code_that_they_reach_changes(tmp_path, lab):
 def test_labs_run_without_a_cache_where_none_can_be_kept(tmp_path, monkeypatch, caplog):
     (tmp_path / ".cache").write_text("a file where a folder should be")
     monkeypatch.setattr(hooks, "ROOT", tmp_path)
-    labs = {"cache": True}
+    labs = {"cache": True, "include": ["labs/*.py"]}
     with caplog.at_level("INFO"):
         hooks.on_config(SimpleNamespace(plugins={"mkdocs-jupyter": SimpleNamespace(config=labs)}, strict=True))
-    assert labs == {"cache": False} and ".cache" in caplog.text
+    assert not labs["cache"] and "cache_dir" not in labs and ".cache" in caplog.text
 
 
 @pytest.mark.parametrize("left", [None, "", "var VGP_DATA = {", 'var VGP_DATA = {"sources": "other"}', "[1]", "\0" * 9])
@@ -78,7 +78,7 @@ def quiet(monkeypatch):
 
 
 def config(strict=True, address=("127.0.0.1", 0)) -> SimpleNamespace:
-    plugins = {"mkdocs-jupyter": SimpleNamespace(config={})}
+    plugins = {"mkdocs-jupyter": SimpleNamespace(config={"include": [], "cache": True})}
     return SimpleNamespace(plugins=plugins, strict=strict, dev_addr=SimpleNamespace(host=address[0], port=address[1]))
 
 
