@@ -378,6 +378,21 @@ def test_divergence_is_reported():
     assert isinstance(done, Training) and done.diverged.all() and np.isnan(done.train_loss[0, -1])
 
 
+def test_divergence_that_relu_hides_is_reported():
+    # relu(NaN) = 0: the loss of lost weights is a number again
+    generator = np.random.default_rng(0)
+    inputs, labels = generator.standard_normal((12, 5)), np.arange(12) % 2
+    for network, rate in (
+        (Network(4, 5, "relu", "he"), 1e10),
+        (Network(17, 5, "relu", weight_variance=1e16), 1.3),
+    ):
+        done = train(network, inputs, labels, learning_rate=rate, epochs=3, batch_size=4, trials=200)
+        lost = ~np.isfinite(done.parameters).all(axis=1)
+        assert lost.any() and done.diverged[lost].all()
+        assert np.isnan(done.train_loss[done.diverged, -1]).all() and np.isnan(done.movement[done.diverged, -1]).all()
+        assert np.isfinite(done.train_loss[~done.diverged]).all() and np.isfinite(done.movement[~done.diverged]).all()
+
+
 BAD = [
     ({"learning_rate": 0}, ValueError, "learning_rate must be above 0"),
     ({"learning_rate": "fast"}, TypeError, "learning_rate must be a number"),

@@ -326,7 +326,10 @@ def relative_movement(room, weights, initial, n):
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What `train` recorded. Where a network has diverged, the numbers from there on are NaN."""
+    """What `train` recorded. Where a network has diverged, the numbers from there on are NaN.
+
+    It has where its loss is no longer finite, or a gradient or weight: of these, from the epoch on in which that shows.
+    """
 
     network: Network
     seed: int
@@ -357,7 +360,7 @@ class Training:
 
     @property
     def diverged(self) -> np.ndarray:
-        """(trials): whether the loss became infinite or NaN."""
+        """(trials): whether the loss, a gradient or a weight became infinite or NaN."""
         return np.isnan(self.batch_loss[:, -1]) | np.isnan(self.train_loss[:, -1])
 
     def weights(self, trial: int) -> Weights:
@@ -449,8 +452,23 @@ def train(
         results = run(task, trials, threads, progress)
     for array in results:  # the sign of a NaN is not the same on all processors
         array[np.isnan(array)] = math.nan
+    forget_hidden_divergence(*results[:4])
     batch_loss, scores, weight_gradient, movement, parameters = results
     return Training(network, seed, batch_loss, *scores.swapaxes(0, 1), weight_gradient, movement, parameters, plan)
+
+
+def forget_hidden_divergence(
+    batch_loss: np.ndarray, scores: np.ndarray, weight_gradient: np.ndarray, movement: np.ndarray
+) -> None:
+    """Put NaN where weights are lost but the loss is a number again, as φ(NaN) = 0 for ReLU and its like makes it."""
+    epochs = weight_gradient.shape[1]
+    lost = ~np.isfinite(weight_gradient).all(axis=2) | ~np.isfinite(movement[:, 1:]).all(axis=2)
+    seen = np.isnan(batch_loss[:, -1]) | np.isnan(scores[:, TRAIN_LOSS, -1])
+    for trial in np.flatnonzero(lost.any(axis=1) & ~seen):
+        epoch = int(lost[trial].argmax())
+        batch_loss[trial, epoch * (batch_loss.shape[1] // epochs) :] = math.nan
+        for after in (scores[trial, :, epoch + 1 :], weight_gradient[trial, epoch + 1 :], movement[trial, epoch + 1 :]):
+            after[:] = math.nan
 
 
 class Task(NamedTuple):
