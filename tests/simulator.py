@@ -169,7 +169,7 @@ def part_of(array, start, *shape):
 
 SIMULATED = types.ModuleType("vgp_kernels.lanes")
 for name, value in {
-    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True, "on_gpu": None,
+    "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True, "on_gpu": None, "I32": None,
     "lane_of_warp": lambda: lane() % 32,
     "prefer_wide_vectors": lambda: None, "compile_once": lambda: None, "row": lambda array, index: array[index],
     "part": lambda array, start, shape: part_of(array, start, *shape), "address": lambda array: array,
@@ -190,7 +190,7 @@ def compiled(intrinsic, arity):
 
 def interpret(*rooms):
     """Read these modules again, so that their functions run as Python, lane by lane; they call compiled scalar functions."""
-    from vgp_kernels import activations, arithmetic
+    from vgp_kernels import activations, arithmetic, cache
 
     value_and_slope, functions = activations.value_and_slope, {}
 
@@ -202,10 +202,12 @@ def interpret(*rooms):
     activations.value_and_slope = of
     for name, arity in (("fma", 3), ("bits_from_double", 1), ("double_from_bits", 1), ("bits_from_float", 1)):
         setattr(arithmetic, name, compiled(getattr(arithmetic, name), arity))
-    real, numba.njit = numba.njit, lambda *types, **options: types[0] if types and callable(types[0]) else lambda f: f
+    real = numba.njit, cache.cached
+    numba.njit = lambda *types, **options: types[0] if types and callable(types[0]) else lambda f: f
+    cache.cached = lambda *types, **options: lambda f: f
     sys.modules["vgp_kernels.lanes"] = SIMULATED
     try:
         for room in rooms:
             importlib.reload(importlib.import_module(f"vgp_kernels.{room}"))
     finally:
-        numba.njit = real
+        numba.njit, cache.cached = real

@@ -323,7 +323,7 @@ FAMILIES = {  # network: what its kernel has found, in the order of its outputs
 def test_propagate_names_what_a_gpu_has_found(network, monkeypatch, toolkit):
     monkeypatch.setattr(target, "missing", lambda: None)
     monkeypatch.setattr(
-        blocks, "run", lambda job, trials, _: [np.full((trials, *shape), i) for i, shape in enumerate(job.outputs)]
+        blocks, "run", lambda job, trials, *_: [np.full((trials, *shape), i) for i, shape in enumerate(job.outputs)]
     )
     expected, flow = propagate(network, 3), propagate(network, 3, target="cuda")
     for i, name in enumerate(FAMILIES[network]):
@@ -338,7 +338,7 @@ def test_kernels_take_what_they_are_given(network, monkeypatch, toolkit):
     jobs = []
     room = training if isinstance(network, Network) and network.is_plain else target.room_of(network)
     monkeypatch.setattr(
-        blocks, "run", lambda job, trials, _: jobs.append(job) or [np.zeros((trials, *s)) for s in job.outputs]
+        blocks, "run", lambda job, trials, *_: jobs.append(job) or [np.zeros((trials, *s)) for s in job.outputs]
     )
     monkeypatch.setattr(target, "missing", lambda: None)
     if room is training:
