@@ -515,6 +515,7 @@ def log_norm(x):
 @njit(**STRICT)
 def measure(h, squares, log_signal):
     """|h_t|² and ln of the root mean square of h_t at every step."""
+    compile_once()
     for t in range(len(h)):
         squares[t] = dot(row(h, t), row(h, t), h.shape[1])
         log_signal[t] = 0.5 * log64(squares[t]) - 0.5 * log64(f64(h.shape[1]))
