@@ -327,7 +327,7 @@ def prepare(variant: str) -> None:
     """Change the arithmetic before any kernel is compiled."""
     from llvmlite import ir
 
-    from vgp_kernels import arithmetic
+    from vgp_kernels.numerics import arithmetic
 
     if variant == "contracted":
         arithmetic.STRICT["fastmath"] = {"contract"}

@@ -44,9 +44,10 @@ import numpy as np
 from benchmark import spread, take_turns
 
 from vgp_kernels import ACTIVATIONS, Network, Recurrent, Transformer, propagate, train
-from vgp_kernels import cuda as target
-from vgp_kernels.attention import NORMS
-from vgp_kernels.cuda import compiling, plain
+from vgp_kernels.plain import cuda as plain
+from vgp_kernels.targets import compiling
+from vgp_kernels.targets import gpu as target
+from vgp_kernels.transformer.network import NORMS
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 SPECIAL = 16  # special functions a cycle and multiprocessor
@@ -223,9 +224,9 @@ def units_kernel(name: str) -> Callable:
     """The loop over unit pairs and nothing else: what is counted for the floor."""
     from numba import cuda
 
-    from vgp_kernels.arithmetic import ONE, ZERO
-    from vgp_kernels.randomness import u32
-    from vgp_kernels.recursion import add_pair
+    from vgp_kernels.numerics.arithmetic import ONE, ZERO
+    from vgp_kernels.numerics.randomness import u32
+    from vgp_kernels.plain.recursion import add_pair
 
     def run(pairs, scales, seed, sums):
         thread = cuda.grid(1)

@@ -28,7 +28,8 @@ import ledger
 from experiment import Failed
 from tqdm import tqdm
 
-from vgp_kernels import ACTIVATIONS, cache
+from vgp_kernels import ACTIVATIONS
+from vgp_kernels.targets import cache
 
 HERO = "depth_decay"  # its figure is the README's picture, the only one that is committed
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(lacking, file=sys.stderr)
         return 1
     if options.target == "cuda":
-        from vgp_kernels import cuda  # takes a second
+        from vgp_kernels.targets import gpu as cuda  # takes a second
 
         if lacking := cuda.missing():
             print(f"--target cuda cannot run here: {lacking}", file=sys.stderr)

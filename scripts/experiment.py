@@ -39,7 +39,7 @@ from types import ModuleType
 import style
 from matplotlib.figure import Figure
 
-from vgp_kernels import cache, sources
+from vgp_kernels.targets import cache, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"

@@ -5,7 +5,7 @@ import os
 import pytest
 from playwright.sync_api import sync_playwright
 
-from vgp_kernels import cuda
+from vgp_kernels.targets import gpu as cuda
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from vgp_kernels import Network, Recurrent, Transformer, propagate
-from vgp_kernels.training import train
+from vgp_kernels.train import train
 
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "leaky_relu(0.3)", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "mish",

@@ -11,18 +11,19 @@ import warnings
 import numpy as np
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, Recurrent, Transformer, mean_field
-from vgp_kernels.attention import NORMS, transformer_theory
-from vgp_kernels.criticality import (
+from vgp_kernels.network import NORMALISATIONS, RESIDUALS
+from vgp_kernels.theory.criticality import (
     critical_points,
     critical_weight_variance,
     half_stable_points,
     variance_preserving_weight_variance,
 )
-from vgp_kernels.finite_width import death_probability, fourth_moment, log_normal, log_norms
-from vgp_kernels.network import NORMALISATIONS, RESIDUALS
-from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, lost_update
-from vgp_kernels.recurrent import forget_factor, half_life, scalar_factor, singular_value_bound
-from vgp_kernels.spectra import predict_spectrum, second_moments
+from vgp_kernels.theory.finite_width import death_probability, fourth_moment, log_normal, log_norms
+from vgp_kernels.theory.gates import forget_factor, half_life, scalar_factor, singular_value_bound
+from vgp_kernels.theory.number_formats import NUMBER_FORMATS, horizon, lost_update
+from vgp_kernels.theory.spectra import predict_spectrum, second_moments
+from vgp_kernels.theory.transformers import transformer_theory
+from vgp_kernels.transformer.network import NORMS
 
 NAMES = [*ACTIVATIONS, "leaky_relu(0)", "leaky_relu(0.3)", "leaky_relu(1000)", "elu(0)", "elu(0.5)", "elu(1000)"]
 SLOW = 10.0  # seconds for one description: far more than any takes on a quiet machine

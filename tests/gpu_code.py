@@ -15,7 +15,7 @@ import simulator
 
 simulator.BACKWARDS = {backwards}
 simulator.interpret{rooms}
-from vgp_kernels.cuda import blocks
+from vgp_kernels.targets import blocks
 
 blocks.RESIDENT = 2, 2048  # blocks: fewer than networks
 {run}

@@ -89,7 +89,7 @@ simulator.BlockManager.run = run_block
 FakeCUDADevice.MULTIPROCESSOR_COUNT = FakeCUDAContext.MULTIPROCESSOR_COUNT = 1
 
 
-# vgp_kernels.lanes, in Python
+# vgp_kernels.numerics.lanes, in Python
 
 
 def this():
@@ -167,7 +167,7 @@ def part_of(array, start, *shape):
     )
 
 
-SIMULATED = types.ModuleType("vgp_kernels.lanes")
+SIMULATED = types.ModuleType("vgp_kernels.numerics.lanes")
 for name, value in {
     "WAYS": 32, "lane": lane, "mine": mine, "together": together, "put": put, "shared": lambda: True, "on_gpu": None, "I32": None,
     "lane_of_warp": lambda: lane() % 32,
@@ -190,7 +190,9 @@ def compiled(intrinsic, arity):
 
 def interpret(*rooms):
     """Read these modules again, so that their functions run as Python, lane by lane; they call compiled scalar functions."""
-    from vgp_kernels import activations, arithmetic, cache
+    from vgp_kernels import activations
+    from vgp_kernels.numerics import arithmetic
+    from vgp_kernels.targets import cache
 
     value_and_slope, functions = activations.value_and_slope, {}
 
@@ -205,7 +207,7 @@ def interpret(*rooms):
     real = numba.njit, cache.cached
     numba.njit = lambda *types, **options: types[0] if types and callable(types[0]) else lambda f: f
     cache.cached = lambda *types, **options: lambda f: f
-    sys.modules["vgp_kernels.lanes"] = SIMULATED
+    sys.modules["vgp_kernels.numerics.lanes"] = SIMULATED
     try:
         for room in rooms:
             importlib.reload(importlib.import_module(f"vgp_kernels.{room}"))

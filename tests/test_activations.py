@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 
 from vgp_kernels import ACTIVATIONS, activation
-from vgp_kernels.arithmetic import MAKING_ARRAYS
+from vgp_kernels.numerics.arithmetic import MAKING_ARRAYS
 
 NAMES = [*ACTIVATIONS, "leaky_relu(0.2)", "elu(0.5)"]
 POINTS = np.concatenate([np.linspace(-12, 12, 200_001), np.logspace(-30, 2, 20_001), -np.logspace(-30, 2, 20_001)])

@@ -8,8 +8,8 @@ import pytest
 from numba import njit
 from scipy import special
 
-from vgp_kernels import arithmetic
-from vgp_kernels.arithmetic import MAKING_ARRAYS
+from vgp_kernels.numerics import arithmetic
+from vgp_kernels.numerics.arithmetic import MAKING_ARRAYS
 
 LONG = np.longdouble
 DENSE = 1_000_001

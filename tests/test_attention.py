@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from vgp_kernels import Transformer, activation, propagate
-from vgp_kernels.attention import MATRICES, back_through_softmax, draw, softmax_moments, transformer_theory
+from vgp_kernels.theory.transformers import softmax_moments, transformer_theory
+from vgp_kernels.transformer.kernels import back_through_softmax, draw
+from vgp_kernels.transformer.network import MATRICES
 
 NETWORKS = {
     "pre": Transformer(2, 4, heads=2, tokens=3, ffn_multiple=2, activation="gelu", norm="pre", branch_scale=0.7),

@@ -7,8 +7,9 @@ import pytest
 from reference_blocks import explicit_blocks
 from scipy import stats
 
-from vgp_kernels import Network, batch, propagate
-from vgp_kernels.normalisation import normalise, normalise_back
+from vgp_kernels import Network, propagate
+from vgp_kernels.batch import kernels as batch
+from vgp_kernels.batch.normalisation import normalise, normalise_back
 
 TRIALS = 1500
 # The least of n p-values has the law 1 - (1 - p)^n. Below 1e-6 a fault is likelier than chance in any number of runs.

@@ -14,7 +14,7 @@ import notebooks
 import pytest
 from mkdocs.exceptions import Abort
 
-from vgp_kernels import cache
+from vgp_kernels.targets import cache
 
 PAGE = json.dumps({"content": "<p>", "toc_tokens": [], "title": None})
 

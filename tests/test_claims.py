@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from experiments import _factor
 
-from vgp_kernels import Network, activation, finite_width, mean_field, propagate
+from vgp_kernels import Network, activation, mean_field, propagate
+from vgp_kernels.theory import finite_width
 
 ERRORS = 10  # standard errors by which a number is moved that has one
 SHARE = 0.1  # of itself by which any other is moved, and counts by 1 at least

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
 from gpu_code import assert_same_bits, assert_strict, strictly_assembled
+from vgp_kernels.families import takes_gpu
 
 from vgp_kernels import (
     ACTIVATIONS,
@@ -25,14 +26,15 @@ from vgp_kernels import (
     Transformer,
     Weights,
     initial_weights,
-    lanes,
     propagate,
     train,
     weight_gradients,
 )
-from vgp_kernels import cuda as target
-from vgp_kernels.cuda import batches, blocks, compiling, plain, recurrent, training, transformers
-from vgp_kernels.propagate import takes_gpu
+from vgp_kernels.classifier import cuda as training
+from vgp_kernels.numerics import lanes
+from vgp_kernels.plain import cuda as plain
+from vgp_kernels.targets import blocks, compiling, families
+from vgp_kernels.targets import gpu as target
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
 NAMES = [*sorted(ACTIVATIONS), "leaky_relu(0.3)"]
@@ -45,7 +47,7 @@ SIMULATE = """
 import pickle, sys
 import numpy as np
 from vgp_kernels import propagate
-from vgp_kernels.cuda import plain
+from vgp_kernels.plain import cuda as plain
 
 # compiled here: while a block's many threads wait for a compiler, they keep it from working
 word, single = np.uint32(0), np.float32(1)
@@ -209,10 +211,10 @@ def test_the_command_verifies_every_family_activation_and_law():
     assert {
         (name, law, biases) for name in ACTIVATIONS for law in ("gaussian", "orthogonal") for biases in (False, True)
     } <= {(network.activation, network.law, network.bias_variance > 0) for network in plain_jobs}
-    assert {target.room_of(network) for network in jobs} == {plain, batches, recurrent, transformers}
-    for room in (batches, transformers):
-        assert set(ACTIVATIONS) <= {network.activation for network in jobs if target.room_of(network) is room}
-    assert {*ACTIVATIONS, "lstm", "gru"} <= {network.cell for network in jobs if target.room_of(network) is recurrent}
+    assert {network.family for network in jobs} == {*families.FAMILIES} - {"classifier"}
+    for family in ("batch", "transformer"):
+        assert set(ACTIVATIONS) <= {network.activation for network in jobs if network.family == family}
+    assert {*ACTIVATIONS, "lstm", "gru"} <= {network.cell for network in jobs if network.family == "recurrent"}
     assert set(ACTIVATIONS) <= {network.activation for network, _ in trained()}
 
 
@@ -276,7 +278,8 @@ without_numba_cuda = pytest.mark.parametrize("lacking", [ABSENT, UNUSABLE], ids=
 def test_without_numba_cuda_the_target_says_how_to_get_it(lacking):
     script = f"""
 {lacking}
-from vgp_kernels import Network, cuda, propagate
+from vgp_kernels import Network, propagate
+from vgp_kernels.targets import gpu as cuda
 network = Network(3, 4, "tanh", "xavier")
 assert propagate(network, 1, target="auto").trials == 1
 try:
@@ -308,7 +311,7 @@ def test_without_numba_cuda_the_lab_says_so_and_goes_on(lacking):
 # Every family
 
 
-FAMILIES = {  # network: what its kernel has found, in the order of its outputs
+FOUND = {  # network: what its kernel has found, in the order of its outputs
     Network(2, 3, "tanh", "xavier", batch_size=2): (
         "log_signal", "log_gradient", "log_weight_gradient", "correlation", "gradient_correlation"),
     Recurrent(2, 3, "tanh", "xavier"): ("log_signal", "log_gradient", "log_weight_gradient", "", "", "log_total_weight_gradient"),
@@ -319,24 +322,24 @@ FAMILIES = {  # network: what its kernel has found, in the order of its outputs
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("network", FAMILIES, ids=str)
+@pytest.mark.parametrize("network", FOUND, ids=str)
 def test_propagate_names_what_a_gpu_has_found(network, monkeypatch, toolkit):
     monkeypatch.setattr(target, "missing", lambda: None)
     monkeypatch.setattr(
         blocks, "run", lambda job, trials, *_: [np.full((trials, *shape), i) for i, shape in enumerate(job.outputs)]
     )
     expected, flow = propagate(network, 3), propagate(network, 3, target="cuda")
-    for i, name in enumerate(FAMILIES[network]):
+    for i, name in enumerate(FOUND[network]):
         if name:
             assert getattr(flow, name).shape == getattr(expected, name).shape
             assert (getattr(flow, name) == i).all()
 
 
-@pytest.mark.parametrize("network", [*FAMILIES, Network(2, 3, "tanh", "orthogonal")], ids=str)
+@pytest.mark.parametrize("network", [*FOUND, Network(2, 3, "tanh", "orthogonal")], ids=str)
 def test_kernels_take_what_they_are_given(network, monkeypatch, toolkit):
     """A GPU would say so otherwise: the types of what a kernel is started with are those of its signature."""
     jobs = []
-    room = training if isinstance(network, Network) and network.is_plain else target.room_of(network)
+    room = training if network.family == "plain" else families.family_of(network).cuda
     monkeypatch.setattr(
         blocks, "run", lambda job, trials, *_: jobs.append(job) or [np.zeros((trials, *s)) for s in job.outputs]
     )

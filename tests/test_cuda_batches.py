@@ -8,16 +8,18 @@ import pytest
 from benchmark_cuda import ARCHITECTURES
 from gpu_code import assert_nothing_spills, assert_same_bits, frames_of, simulated, strictly_assembled
 
-from vgp_kernels import Network, batch, propagate
-from vgp_kernels import cuda as target
-from vgp_kernels.cuda import batches, blocks, compiling
+from vgp_kernels import Network, propagate
+from vgp_kernels.batch import cuda as batches
+from vgp_kernels.batch import kernels as batch
+from vgp_kernels.targets import blocks, compiling
+from vgp_kernels.targets import gpu as target
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient", "correlation", "gradient_correlation")
 ALL = 2**27  # bytes kept for the way back: more than these networks need
 
 RUN = """
 from vgp_kernels import batch
-from vgp_kernels.cuda import batches
+from vgp_kernels.batch import cuda as batches
 
 def run(network, trials, seed, loss, memory):
     batch.MEMORY = memory
@@ -56,7 +58,7 @@ JOBS = {  # network, trials, seed, loss gradient, MEMORY
 
 @pytest.fixture(scope="module", params=["forwards", "backwards"])
 def found(request, toolkit, tmp_path_factory):
-    rooms = ("frames", "normalisation", "batch", "cuda.batches")
+    rooms = ("numerics.frames", "batch.normalisation", "batch.kernels", "batch.cuda")
     return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 

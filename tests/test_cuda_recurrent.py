@@ -6,11 +6,12 @@ from benchmark_cuda import ARCHITECTURES
 from gpu_code import assert_nothing_spills, assert_same_bits, frames_of, simulated, strictly_assembled
 
 from vgp_kernels import Recurrent, propagate
-from vgp_kernels import cuda as target
-from vgp_kernels.cuda import blocks, compiling, recurrent
+from vgp_kernels.recurrent import cuda as recurrent
+from vgp_kernels.targets import blocks, compiling
+from vgp_kernels.targets import gpu as target
 
 RUN = """
-from vgp_kernels.cuda import recurrent
+from vgp_kernels.recurrent import cuda as recurrent
 
 recurrent.MOST_LANES = 64
 
@@ -39,7 +40,7 @@ CELLS = ("tanh", "lstm", "gru")
 
 @pytest.fixture(scope="module", params=["forwards", "backwards"])
 def found(request, toolkit, tmp_path_factory):
-    rooms = ("frames", "matrices", "recurrent", "cuda.recurrent")
+    rooms = ("numerics.frames", "numerics.matrices", "recurrent.kernels", "recurrent.cuda")
     return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 

@@ -8,8 +8,9 @@ from benchmark_cuda import ARCHITECTURES
 from gpu_code import assert_same_bits, simulated, strictly_assembled
 
 from vgp_kernels import Network, train
-from vgp_kernels import cuda as target
-from vgp_kernels.cuda import compiling, training
+from vgp_kernels.classifier import cuda as training
+from vgp_kernels.targets import compiling
+from vgp_kernels.targets import gpu as target
 
 QUANTITIES = (
     "batch_loss", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "weight_gradient", "movement", "parameters",
@@ -50,9 +51,9 @@ JOBS = {
 }
 
 RUN = """
-from vgp_kernels import products
-from vgp_kernels.cuda import training
-from vgp_kernels.training import train
+from vgp_kernels import train
+from vgp_kernels.classifier import cuda as training
+from vgp_kernels.numerics import products
 
 training.MOST_LANES = 64
 products.multiply = products.multiply_in_lanes  # which of the two is the compiler's choice
@@ -64,7 +65,7 @@ def run(network, inputs, labels, options):
 
 @pytest.fixture(scope="module", params=["forwards", "backwards"])
 def found(request, toolkit, tmp_path_factory):
-    rooms = ("products", "explicit", "training", "cuda.training")
+    rooms = ("numerics.products", "classifier.kernels", "classifier.learning", "classifier.cuda")
     return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 

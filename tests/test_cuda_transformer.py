@@ -7,13 +7,14 @@ from benchmark_cuda import ARCHITECTURES
 from gpu_code import assert_nothing_spills, assert_same_bits, frames_of, simulated, strictly_assembled
 
 from vgp_kernels import Transformer, propagate
-from vgp_kernels import cuda as target
-from vgp_kernels.cuda import blocks, compiling, transformers
+from vgp_kernels.targets import blocks, compiling
+from vgp_kernels.targets import gpu as target
+from vgp_kernels.transformer import cuda as transformers
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient", "log_matrix_gradient", "log_residual")
 
 RUN = """
-from vgp_kernels.cuda import transformers
+from vgp_kernels.transformer import cuda as transformers
 
 def run(network, trials, seed, lanes):
     transformers.LANES = lanes
@@ -42,7 +43,7 @@ JOBS = {  # network, trials, seed, lanes
 
 @pytest.fixture(scope="module", params=["forwards", "backwards"])
 def found(request, toolkit, tmp_path_factory):
-    rooms = ("frames", "matrices", "attention", "cuda.transformers")
+    rooms = ("numerics.frames", "numerics.matrices", "transformer.kernels", "transformer.cuda")
     return simulated(rooms, RUN, JOBS, request.param, tmp_path_factory.mktemp("simulated"))
 
 

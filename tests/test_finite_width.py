@@ -8,7 +8,7 @@ import pytest
 from reference import explicit_flow
 
 from vgp_kernels import Network, activation, mean_field, propagate
-from vgp_kernels.finite_width import death_probability, fourth_moment, layer_law, log_normal, log_norms, shifts
+from vgp_kernels.theory.finite_width import death_probability, fourth_moment, layer_law, log_normal, log_norms, shifts
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu(0.3)", "linear"])

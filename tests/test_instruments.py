@@ -15,7 +15,7 @@ from playwright import sync_api
 from scipy import special
 
 from vgp_kernels import ACTIVATIONS, Network, mean_field, propagate
-from vgp_kernels.number_formats import NUMBER_FORMATS, horizon
+from vgp_kernels.theory.number_formats import NUMBER_FORMATS, horizon
 
 
 def program(name, *commands):

@@ -25,7 +25,7 @@ from vgp_kernels import (
     variance_preserving_weight_variance,
 )
 from vgp_kernels.activations import check_structure
-from vgp_kernels.moments import batch_moments, moments, pair_moments, pair_moments_at, tabled_pair
+from vgp_kernels.theory.moments import batch_moments, moments, pair_moments, pair_moments_at, tabled_pair
 
 
 def theory(name, weight_variance, bias_variance=0.0, depth=50):

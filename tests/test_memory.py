@@ -11,11 +11,11 @@ from numba import njit
 from numba.core.errors import LoweringError, TypingError
 
 from vgp_kernels import Network
-from vgp_kernels.arithmetic import STRICT
-from vgp_kernels.explicit import initial_weights, weight_gradients
-from vgp_kernels.lanes import address, flat, floats, part, row
-from vgp_kernels.products import multiply_in
-from vgp_kernels.training import train
+from vgp_kernels.classifier.weights import initial_weights, weight_gradients
+from vgp_kernels.numerics.arithmetic import STRICT
+from vgp_kernels.numerics.lanes import address, flat, floats, part, row
+from vgp_kernels.numerics.products import multiply_in
+from vgp_kernels.train import train
 
 # Ten and three classes and widths that no register divides: tiles that are not whole
 CASES = [

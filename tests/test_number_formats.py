@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update
+from vgp_kernels.theory.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update
 
 TYPES = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64}
 FORMATS = list(NUMBER_FORMATS.values())

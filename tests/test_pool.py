@@ -12,8 +12,9 @@ import numba
 import numpy as np
 import pytest
 
-from vgp_kernels import Network, Recurrent, Transformer, pool, propagate
-from vgp_kernels.training import train
+from vgp_kernels import Network, Recurrent, Transformer, propagate
+from vgp_kernels.targets import pool
+from vgp_kernels.train import train
 
 X = np.random.default_rng(0).standard_normal((200, 8))
 Y = np.arange(200) % 2
@@ -133,7 +134,7 @@ def test_progress_counts_the_steps_that_kernels_do(name, monkeypatch):
 
         share(pieces, 1, work_and_look, progress, steps)
 
-    for room in ("cpu", "batch", "recurrent", "attention", "training"):
+    for room in ("plain.kernels", "batch.kernels", "recurrent.kernels", "transformer.kernels", "classifier.learning"):
         monkeypatch.setattr(f"vgp_kernels.{room}.share", counted)
     short(JOBS[name][1])
     assert seen and all(done == steps for done, steps in seen), seen

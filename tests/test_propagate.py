@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import digamma, polygamma
 
 from vgp_kernels import ACTIVATIONS, Network, propagate
-from vgp_kernels.cpu import layer_function
+from vgp_kernels.plain.kernels import layer_function
 
 NAMES = [*sorted(ACTIVATIONS), "leaky_relu(0.3)", "elu(0.5)"]
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")

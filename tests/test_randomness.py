@@ -7,8 +7,8 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from vgp_kernels import randomness
-from vgp_kernels.arithmetic import MAKING_ARRAYS
+from vgp_kernels.numerics import randomness
+from vgp_kernels.numerics.arithmetic import MAKING_ARRAYS
 
 ZEROS, ONES = [0] * 4, [0xFFFFFFFF] * 4
 PI_COUNTER = [

@@ -9,7 +9,8 @@ from reference import haar
 from scipy import special, stats
 
 from vgp_kernels import Network, Recurrent, activation, mean_field, propagate
-from vgp_kernels.recurrent import draw, forget_factor, half_life, scalar_factor, singular_value_bound
+from vgp_kernels.recurrent.kernels import draw
+from vgp_kernels.theory.gates import forget_factor, half_life, scalar_factor, singular_value_bound
 
 CELLS = ["tanh", "relu", "lstm", "gru"]
 INITIALISERS = ["lecun", "orthogonal", "pytorch"]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vgp_kernels import cache, cpu, sources
+from vgp_kernels.plain import kernels as cpu
+from vgp_kernels.targets import cache, sources
+from vgp_kernels.targets.families import FAMILIES
 
 HOUSE = {
     "house/__init__.py": "from house.rooms.kitchen import cook\n__all__ = ['cook']\n",
@@ -161,14 +163,27 @@ def test_every_module_of_the_package_has_a_digest_of_its_own():
 
 
 def test_kernels_of_one_family_do_not_depend_on_another():
-    reached = {name: {path.stem for path in sources.files(sources.PACKAGE / f"{name}.py")} for name in ("cpu", "batch")}
-    assert "batch" not in reached["cpu"] and {"frames", "cpu", "normalisation"} <= reached["batch"]
-    assert not reached["batch"] & {"attention", "recurrent", "mean_field", "wasm", "propagate"}
+    names = [name for name in FAMILIES if name != "classifier"] + ["theory"]
+    for name in names:
+        reached = {path.parent.name for file in (sources.PACKAGE / name).glob("*.py") for path in sources.files(file)}
+        assert name == "theory" or name in reached
+        assert name == "theory" or not reached & {*names} - {name}, name
+
+
+def test_who_hands_networks_on_needs_the_kernels_of_those_that_are_described(tmp_path):
+    file, kernels = tmp_path / "a.py", {}
+    for said in ("Network, propagate", "Network, mean_field", "Recurrent, propagate", "Transformer, propagate"):
+        file.write_text(f"from vgp_kernels import {said}\n")
+        found = sources.files(file)
+        kernels[said] = {path.parent.name for path in found if path.name == "kernels.py"}
+    assert kernels["Network, propagate"] == {"plain", "batch"} and not kernels["Network, mean_field"]
+    assert kernels["Recurrent, propagate"] == {"plain", "batch", "recurrent"}
+    assert "transformer" in kernels["Transformer, propagate"] and "recurrent" not in kernels["Transformer, propagate"]
 
 
 def test_what_keeps_machine_code_does_not_count():
-    reached = sources.files(sources.PACKAGE / "training.py")
-    assert sources.PACKAGE / "explicit.py" in reached and not sources.KEEPING & set(reached)
+    reached = sources.files(sources.PACKAGE / "train.py")
+    assert sources.PACKAGE / "classifier" / "kernels.py" in reached and not sources.KEEPING & set(reached)
 
 
 def test_kernels_are_kept_on_disk_by_this_package_and_not_by_numba():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vgp_kernels import Network, activation, critical_point
-from vgp_kernels.spectra import log_singular_values, predict_spectrum, second_moments, slope_law, weight_matrix
+from vgp_kernels.theory.spectra import log_singular_values, predict_spectrum, second_moments, slope_law, weight_matrix
 
 
 def orthogonal(depth, name, gain_squared=1.0, width=200, **options):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vgp_kernels import Network, initial_weights, train, weight_gradients
-from vgp_kernels.training import example_order
+from vgp_kernels.classifier.learning import example_order
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: pip install torch==2.13.0"

@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from vgp_kernels import Recurrent, Transformer, attention, propagate, recurrent
+from vgp_kernels import Recurrent, Transformer, propagate
+from vgp_kernels.recurrent import kernels as recurrent
+from vgp_kernels.transformer import kernels as attention
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 

@@ -8,9 +8,10 @@ from scipy import stats
 from test_activations import NAMES
 
 from vgp_kernels import Network, activation
-from vgp_kernels.explicit import Weights, initial_weights, weight_gradients
-from vgp_kernels.products import product
-from vgp_kernels.training import Training, example_order, train
+from vgp_kernels.classifier.learning import example_order
+from vgp_kernels.classifier.weights import Weights, initial_weights, weight_gradients
+from vgp_kernels.numerics.products import product
+from vgp_kernels.train import Training, train
 
 FEATURES, CLASSES, BATCH = 20, 5, 12
 EPSILON = 1e-5

@@ -13,8 +13,8 @@ from numba import njit
 
 from vgp_kernels import ACTIVATIONS, Network, critical_point, mean_field, propagate, wasm
 from vgp_kernels.activations import activation
-from vgp_kernels.arithmetic import STRICT, fma
-from vgp_kernels.moments import moments
+from vgp_kernels.numerics.arithmetic import STRICT, fma
+from vgp_kernels.theory.moments import moments
 
 OPTIONS = {
     "gaussian": {"initialiser": "xavier"},

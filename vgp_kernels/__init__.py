@@ -1,8 +1,12 @@
 """Gradients of deep random networks: exact simulation by compiled kernels, and what theory predicts."""
 
 from vgp_kernels.activations import ACTIVATIONS, Activation, activation
-from vgp_kernels.attention import Transformer, TransformerFlow
-from vgp_kernels.criticality import (
+from vgp_kernels.classifier.weights import WeightGradients, Weights, initial_weights, weight_gradients
+from vgp_kernels.initialisers import INITIALISERS, Initialiser
+from vgp_kernels.network import GradientFlow, Network
+from vgp_kernels.propagate import propagate
+from vgp_kernels.recurrent.network import GatedFlow, Recurrent, RecurrentFlow
+from vgp_kernels.theory.criticality import (
     CriticalPoint,
     critical_point,
     critical_points,
@@ -10,13 +14,9 @@ from vgp_kernels.criticality import (
     half_stable_points,
     variance_preserving_weight_variance,
 )
-from vgp_kernels.explicit import WeightGradients, Weights, initial_weights, weight_gradients
-from vgp_kernels.initialisers import INITIALISERS, Initialiser
-from vgp_kernels.mean_field import MeanField, mean_field
-from vgp_kernels.network import Network
-from vgp_kernels.propagate import GradientFlow, propagate
-from vgp_kernels.recurrent import GatedFlow, Recurrent, RecurrentFlow
-from vgp_kernels.training import Training, train
+from vgp_kernels.theory.mean_field import MeanField, mean_field
+from vgp_kernels.train import Training, train
+from vgp_kernels.transformer.network import Transformer, TransformerFlow
 
 __all__ = [
     "ACTIVATIONS",

@@ -17,7 +17,7 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 from scipy import special
 
-from vgp_kernels.arithmetic import (
+from vgp_kernels.numerics.arithmetic import (
     HALF,
     ONE,
     STRICT,
@@ -29,7 +29,7 @@ from vgp_kernels.arithmetic import (
     f32,
     log1p,
     quotient,
-)  # fmt: skip
+)
 
 Function = Callable[[np.ndarray], np.ndarray]
 

@@ -1,9 +1,11 @@
-"""What is simulated: a random network, without its weights."""
+"""What is simulated: a random network, without its weights; and what is measured of it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+
+import numpy as np
 
 from vgp_kernels.activations import activation
 from vgp_kernels.initialisers import INITIALISERS
@@ -183,6 +185,40 @@ class Network:
         """Whether this is one input through layers without norms and skips."""
         return self.batch_size == 1 and self.normalisation is None and self.residual is None
 
+    @property
+    def family(self) -> str:
+        """Which kernels run it: see `vgp_kernels.targets.families`."""
+        return "plain" if self.is_plain else "batch"
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFlow:
+    """What `propagate` measured, layer by layer, in natural logarithms; -inf where a norm is exactly 0."""
+
+    network: Network
+    seed: int
+    log_signal: np.ndarray  # or, with output="device", an array on the GPU; so are the others
+    """(trials, depth + 1): ln of the root mean square of h_l over units and inputs, l = 0 … depth; h_0 is the input."""
+    log_gradient: np.ndarray
+    """(trials, depth + 1): ln |∂E/∂h_l| of all inputs together, l = 0 … depth, with |∂E/∂h_depth| = 1."""
+    log_weight_gradient: np.ndarray
+    """(trials, depth · weights_per_layer): ln |∂E/∂W_l| (Frobenius norm), l = 1 … depth; of two weights, W₁ before W₂."""
+    correlation: np.ndarray
+    """(trials, depth + 1): the mean cosine between the h_l of two inputs, over all pairs of inputs with h_l ≠ 0; NaN without one."""
+    gradient_correlation: np.ndarray
+    """(trials, depth + 1): the same of ∂E/∂h_l."""
+
+    @property
+    def trials(self) -> int:
+        """The number of independent networks."""
+        return self.log_signal.shape[0]
+
+
+def flow_of(network: Network, seed: int, arrays: Sequence[np.ndarray]) -> GradientFlow:
+    """The arrays of all trials with their names; of a single input, which has no correlation with another, there are three."""
+    undefined = np.broadcast_to(np.nan, (len(arrays[0]), network.depth + 1))
+    return GradientFlow(network, seed, *arrays, *[undefined] * (5 - len(arrays)))
+
 
 def check_name(field: str, value: object, known: Iterable[str]) -> None:
     """TypeError if the value is no string, ValueError if it is none of the known names."""
@@ -216,4 +252,14 @@ def checked_real(name: str, value: object, like: str | None = None) -> float:
         raise ValueError(
             f"{name} must be {'0 or ' if zero_allowed else ''}from {smallest:g} to {largest:g}, not {value!r}"
         )
+    return number
+
+
+def checked_integer(name: str, value: object, smallest: int, largest: int) -> int:
+    """The value as an int; TypeError or ValueError if it is no whole number in the range."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    number = int(value)
+    if not smallest <= number <= largest:
+        raise ValueError(f"{name} must be from {smallest} to {largest}, not {value!r}")
     return number

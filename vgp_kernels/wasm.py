@@ -28,9 +28,9 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
-from vgp_kernels import batch, cpu
 from vgp_kernels.activations import ACTIVATIONS, DENSITY_AT_0, INLINED, ROOT_HALF, value_and_slope
-from vgp_kernels.arithmetic import (
+from vgp_kernels.batch import kernels as batch
+from vgp_kernels.numerics.arithmetic import (
     MAKING_ARRAYS,
     STRICT,
     ZERO,
@@ -42,8 +42,9 @@ from vgp_kernels.arithmetic import (
     f64,
     float_from_bits,
 )
-from vgp_kernels.lanes import compile_once
-from vgp_kernels.recursion import SUMS
+from vgp_kernels.numerics.lanes import compile_once
+from vgp_kernels.plain import kernels as cpu
+from vgp_kernels.plain.recursion import SUMS
 
 TRIPLE = "wasm32-unknown-unknown"
 FEATURES = "+bulk-memory,+bulk-memory-opt,+mutable-globals,+nontrapping-fptoint,+sign-ext,+simd128"

@@ -23,11 +23,12 @@ import numpy as np
 from IPython.display import HTML
 from numba import njit, types
 
-from vgp_kernels import Network, activation, frames, lanes, propagate
-from vgp_kernels import cuda as target
+from vgp_kernels import Network, activation, propagate
 from vgp_kernels.activations import value_and_slope
-from vgp_kernels.arithmetic import exp_and_expm1, quotient
-from vgp_kernels.cuda import compiling
+from vgp_kernels.numerics import frames, lanes
+from vgp_kernels.numerics.arithmetic import exp_and_expm1, quotient
+from vgp_kernels.targets import compiling
+from vgp_kernels.targets import gpu as target
 
 print(inspect.getsource(activation("tanh").kernel.py_func))
 

@@ -10,7 +10,7 @@ import numpy as np
 from experiment import significant
 
 from vgp_kernels import Network, mean_field, propagate
-from vgp_kernels.finite_width import ratios, shifts
+from vgp_kernels.theory.finite_width import ratios, shifts
 
 DEPTH, BOTTOM, TOP = 60, 10, 50
 WIDTH = 256  # a common size

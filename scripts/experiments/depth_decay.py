@@ -9,7 +9,7 @@ from experiments._factor import DEPTH, agrees, factor
 from style import INK, measured_style, new_figure, theory_style
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, propagate
-from vgp_kernels.finite_width import log_gradient_at_width
+from vgp_kernels.theory.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)

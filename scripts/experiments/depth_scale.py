@@ -9,8 +9,8 @@ from experiments._factor import DEPTH, agrees, factor
 from style import INK, MUTED, colour, measured_style, new_figure, ramp, theory_style
 
 from vgp_kernels import Network, activation, critical_point, mean_field, propagate
-from vgp_kernels.finite_width import log_gradient_at_width
-from vgp_kernels.mean_field import moments
+from vgp_kernels.theory.finite_width import log_gradient_at_width
+from vgp_kernels.theory.mean_field import moments
 
 
 @dataclass(frozen=True)

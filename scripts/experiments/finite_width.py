@@ -8,7 +8,7 @@ from experiment import Claim, significant
 from style import INK, colour, measured_style, new_figure
 
 from vgp_kernels import Network, propagate
-from vgp_kernels.finite_width import death_probability, log_normal, log_norms
+from vgp_kernels.theory.finite_width import death_probability, log_normal, log_norms
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from experiments.recurrent_decay import apart
 from style import INK, MUTED, colour, new_figure, ramp
 
 from vgp_kernels import Recurrent, propagate
-from vgp_kernels.recurrent import forget_factor, half_life
+from vgp_kernels.theory.gates import forget_factor, half_life
 
 
 @dataclass(frozen=True)

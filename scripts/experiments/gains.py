@@ -17,7 +17,7 @@ from vgp_kernels import (
     propagate,
     variance_preserving_weight_variance,
 )
-from vgp_kernels.finite_width import log_gradient_at_width
+from vgp_kernels.theory.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)

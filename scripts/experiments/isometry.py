@@ -8,7 +8,7 @@ from experiment import Claim, significant
 from style import INK, colour, measured_style, new_figure, theory_style
 
 from vgp_kernels import Network, critical_point
-from vgp_kernels.spectra import log_singular_values, predict_spectrum
+from vgp_kernels.theory.spectra import log_singular_values, predict_spectrum
 
 
 @dataclass(frozen=True)

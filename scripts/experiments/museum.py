@@ -14,8 +14,8 @@ from style import INK, MUTED, new_figure, ramp
 from threadpoolctl import threadpool_limits
 
 from vgp_kernels import Network, activation, mean_field, propagate
-from vgp_kernels.finite_width import log_norms
-from vgp_kernels.spectra import log_singular_values, predict_spectrum
+from vgp_kernels.theory.finite_width import log_norms
+from vgp_kernels.theory.spectra import log_singular_values, predict_spectrum
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from experiment import Claim, significant
 from style import INK, MUTED, measured_style, new_figure, ramp, theory_style
 
 from vgp_kernels import ACTIVATIONS, Network, activation, mean_field, propagate
-from vgp_kernels.moments import moments
+from vgp_kernels.theory.moments import moments
 
 
 @dataclass(frozen=True)

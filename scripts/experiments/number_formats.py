@@ -8,7 +8,7 @@ from experiment import Claim
 from style import INK, MUTED, new_figure, ramp
 
 from vgp_kernels import Network, mean_field
-from vgp_kernels.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update, number_format
+from vgp_kernels.theory.number_formats import NUMBER_FORMATS, horizon, horizon_by_logarithm, lost_update, number_format
 
 
 @dataclass(frozen=True)

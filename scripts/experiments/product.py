@@ -11,7 +11,7 @@ from style import INK, MUTED, colour, measured_style, new_figure, ramp, theory_s
 from threadpoolctl import threadpool_limits
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, activation, mean_field, propagate
-from vgp_kernels.mean_field import nodes
+from vgp_kernels.theory.mean_field import nodes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from style import INK, measured_style, new_figure, ramp, theory_style
 from threadpoolctl import threadpool_limits
 
 from vgp_kernels import Recurrent, mean_field, propagate
-from vgp_kernels.recurrent import draw, scalar_factor, singular_value_bound
+from vgp_kernels.recurrent.kernels import draw
+from vgp_kernels.theory.gates import scalar_factor, singular_value_bound
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from style import INK, MUTED, new_figure, ramp
 
 from vgp_kernels import Network, activation, mean_field
-from vgp_kernels.moments import moments
+from vgp_kernels.theory.moments import moments
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from experiment import Claim, significant
 from style import INK, MUTED, colour, new_figure, ramp
 
 from vgp_kernels import Network, mean_field, propagate
-from vgp_kernels.finite_width import log_norms
+from vgp_kernels.theory.finite_width import log_norms
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from experiments.what_vanishes import log_delta
 from style import INK, MUTED, measured_style, new_figure, ramp, theory_style
 
 from vgp_kernels import Network, activation, mean_field, propagate
-from vgp_kernels.mean_field import moments, nodes
+from vgp_kernels.theory.mean_field import moments, nodes
 
 
 @dataclass(frozen=True)

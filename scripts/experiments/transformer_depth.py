@@ -8,7 +8,8 @@ from experiment import Claim, significant
 from style import INK, colour, new_figure
 
 from vgp_kernels import Transformer, propagate
-from vgp_kernels.attention import MATRICES, transformer_theory
+from vgp_kernels.theory.transformers import transformer_theory
+from vgp_kernels.transformer.network import MATRICES
 
 
 @dataclass(frozen=True)

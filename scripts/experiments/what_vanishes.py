@@ -8,7 +8,7 @@ from experiment import Claim
 from style import INK, MUTED, measured_style, new_figure, theory_style
 
 from vgp_kernels import ACTIVATIONS, Network, mean_field, propagate
-from vgp_kernels.finite_width import log_gradient_at_width
+from vgp_kernels.theory.finite_width import log_gradient_at_width
 
 
 @dataclass(frozen=True)

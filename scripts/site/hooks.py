@@ -23,7 +23,7 @@ import notebooks  # noqa: E402
 import symbols  # noqa: E402
 from mkdocs.exceptions import Abort  # noqa: E402
 
-from vgp_kernels import cache  # noqa: E402
+from vgp_kernels.targets import cache  # noqa: E402
 
 # Tables, code, exercises, captions, footnotes, docstrings: half of the words, which every page would fetch with the index
 NOT_SEARCHED = re.compile(

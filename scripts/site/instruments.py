@@ -17,7 +17,7 @@ from py_mini_racer import MiniRacer
 
 from vgp_kernels import ACTIVATIONS, INITIALISERS, wasm
 from vgp_kernels.activations import Activation
-from vgp_kernels.moments import batch_moments
+from vgp_kernels.theory.moments import batch_moments
 
 log = logging.getLogger("mkdocs.hooks.site")
 SCRIPTS = experiment.ROOT / "docs" / "javascripts"
@@ -95,7 +95,7 @@ def data(digest: str) -> dict:
 
 
 def batches(phi: Activation, size: int) -> dict:
-    """What theory needs to know of φ after batch normalisation: see `vgp_kernels.moments.BatchMoments`."""
+    """What theory needs to know of φ after batch normalisation: see `vgp_kernels.theory.moments.BatchMoments`."""
     here = batch_moments(phi, size)
     found = {
         "logSquare": here.log_value,

@@ -14,7 +14,7 @@ from pathlib import Path
 import jupytext
 from mkdocs.utils import get_relative_url
 
-from vgp_kernels import sources
+from vgp_kernels.targets import sources
 
 # Tags that belong to JupyterLab's own page, not to this site
 DROPPED = [
