@@ -394,6 +394,18 @@ def test_divergence_that_relu_hides_is_reported():
         assert np.isfinite(done.train_loss[~done.diverged]).all() and np.isfinite(done.movement[~done.diverged]).all()
 
 
+def test_a_loss_that_is_lost_between_two_epochs_is_reported():
+    # running statistics lag behind weights that leap: for an epoch the sums overflow, then they have caught up
+    network = Network(17, 5, "elu", "lecun", batch_size=2, normalisation="batch", residual="postactivation")
+    inputs, labels = np.array([[0.3, -0.7], [1.2, 0.4]]), [0, 2]
+    done = train(
+        network, inputs, labels, learning_rate=1e5, epochs=3, batch_size=2, optimiser="adam", trials=100, law="uniform"
+    )
+    assert (np.isnan(done.train_loss[:, 1]) & np.isfinite(done.batch_loss[:, 0])).any()
+    assert (done.diverged == np.isnan(done.train_loss).any(axis=1)).all() and np.isfinite(done.train_loss[:, 0]).all()
+    assert np.isnan(done.train_loss[done.diverged, -1]).all() and np.isnan(done.batch_loss[done.diverged, -1]).all()
+
+
 BAD = [
     ({"learning_rate": 0}, ValueError, "learning_rate must be above 0"),
     ({"learning_rate": "fast"}, TypeError, "learning_rate must be a number"),

@@ -156,12 +156,16 @@ def train(
 def forget_hidden_divergence(
     batch_loss: np.ndarray, scores: np.ndarray, weight_gradient: np.ndarray, movement: np.ndarray
 ) -> None:
-    """Put NaN where weights are lost but the loss is a number again, as φ(NaN) = 0 for ReLU and its like makes it."""
+    """Put NaN from where weights or a loss were lost, though the loss is a number again.
+
+    φ(NaN) = 0 makes it one for ReLU and its like, and so do running statistics that catch up with the weights.
+    """
     epochs = weight_gradient.shape[1]
-    lost = ~np.isfinite(weight_gradient).all(axis=2) | ~np.isfinite(movement[:, 1:]).all(axis=2)
-    seen = np.isnan(batch_loss[:, -1]) | np.isnan(scores[:, TRAIN_LOSS, -1])
-    for trial in np.flatnonzero(lost.any(axis=1) & ~seen):
+    steps = batch_loss.shape[1] // epochs
+    in_training = ~np.isfinite(weight_gradient).all(axis=2) | ~np.isfinite(movement[:, 1:]).all(axis=2)
+    lost = in_training | ~np.isfinite(scores[:, TRAIN_LOSS, 1:])
+    for trial in np.flatnonzero(lost.any(axis=1) & ~np.isnan(batch_loss[:, -1])):
         epoch = int(lost[trial].argmax())
-        batch_loss[trial, epoch * (batch_loss.shape[1] // epochs) :] = math.nan
+        batch_loss[trial, (epoch if in_training[trial, epoch] else epoch + 1) * steps :] = math.nan
         for after in (scores[trial, :, epoch + 1 :], weight_gradient[trial, epoch + 1 :], movement[trial, epoch + 1 :]):
             after[:] = math.nan

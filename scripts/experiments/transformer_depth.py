@@ -109,7 +109,6 @@ def compute(p):
         )
         for tokens in p.alone_tokens
     }
-    query = np.exp(alone.log_matrix_gradient[:, :, QUERY] - alone.log_matrix_gradient[:, :, VALUE])
     return {
         "width": p.width,
         "tokens": p.tokens,
@@ -124,7 +123,6 @@ def compute(p):
         "alone": significant(np.exp(alone.log_residual.mean(axis=0)), 3),
         "alone_others": others,
         "alone_other_tokens": other_tokens,
-        "alone_query_over_value": significant(np.exp(np.log(query).mean(axis=0)), 3),
         "scores": [scores(p, d_k, scaled) for d_k in p.head_widths for scaled in (True, False)],
     }
 
@@ -267,8 +265,6 @@ def numbers(result):
         found |= {f"{row['norm']}_{row['depth']}_{field}": row[field] for field in fields}
     for block in range(5):
         found[f"alone_{block}"] = result["alone"][block]
-    for block in range(4):
-        found[f"alone_query_{block + 1}"] = result["alone_query_over_value"][block]
     found |= {f"alone_{key}": entry["distance"] for key, entry in result["alone_others"].items()}
     for row in result["scores"]:
         key = f"{'scaled' if row['scaled'] else 'unscaled'}_{row['d_k']}"
