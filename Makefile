@@ -9,7 +9,7 @@ TARGET ?= cpu
 SECONDS ?= 300
 SEED ?=
 # what depends on Python and on the packages rather than on the numbers
-QUICK := $(addprefix tests/test_,project.py network.py command.py v8.py gradient_reader.py randomness.py)
+QUICK := $(addprefix tests/,test_project.py test_network.py test_command.py site/test_v8.py site/test_gradient_reader.py numerics/test_randomness.py)
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
@@ -34,7 +34,7 @@ fuzz: $(VENV)/ready  ## set up, then try theory and kernels at random, for SECON
 torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -c 'import torch'
-	$(BIN)/python -m pytest tests/test_torch.py tests/test_torch_sequences.py tests/test_framework_lines.py
+	$(BIN)/python -m pytest tests/pytorch
 
 site: $(VENV)/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict

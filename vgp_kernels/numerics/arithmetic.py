@@ -3,7 +3,7 @@
 A library's exp or log differs from machine to machine in its last bit, and no compiler vectorises a call to it. These are
 made of additions, products, divisions, square roots and fused multiply-adds written out, which IEEE 754 defines to the
 last bit. All are float32 in, float32 out, but for `log64`; the polynomials are Chebyshev fits, whose interval and function
-stand beside them (tests/test_arithmetic.py derives them again and measures the errors over the whole range).
+stand beside them (tests/numerics/test_arithmetic.py derives them again and measures the errors over the whole range).
 """
 
 import math

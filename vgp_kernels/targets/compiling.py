@@ -2,8 +2,9 @@
 
 Products and sums are not contracted (NVVM's fma=0: they come out as mul.rn and add.rn, which the assembler leaves alone);
 division and square root round as IEEE 754 says (div.rn, sqrt.rn) and subnormals are kept (no .ftz), which are the defaults
-without fastmath. tests/test_cuda.py reads this off the PTX and the machine code. All functions are marked as convergent: what
-holds a barrier for all lanes of a block must not be moved into a branch that some take, and LLVM knows that of the barrier only.
+without fastmath. tests/plain/test_plain_cuda.py reads this off the PTX and the machine code. All functions are marked as
+convergent: what holds a barrier for all lanes of a block must not be moved into a branch that some take, and LLVM knows that
+of the barrier only.
 """
 
 import importlib.util

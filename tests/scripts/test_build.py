@@ -14,7 +14,7 @@ import experiment
 import ledger
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 EXPERIMENT = '''"""How one number doubles."""
 

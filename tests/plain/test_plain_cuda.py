@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from benchmark_cuda import ARCHITECTURES, assembled, trained, verified
 from gpu_code import assert_same_bits, assert_strict, strictly_assembled
-from vgp_kernels.families import takes_gpu
 
 from vgp_kernels import (
     ACTIVATIONS,
@@ -35,6 +34,7 @@ from vgp_kernels.numerics import lanes
 from vgp_kernels.plain import cuda as plain
 from vgp_kernels.targets import blocks, compiling, families
 from vgp_kernels.targets import gpu as target
+from vgp_kernels.targets.families import takes_gpu
 
 QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient")
 NAMES = [*sorted(ACTIVATIONS), "leaky_relu(0.3)"]
@@ -300,7 +300,7 @@ except RuntimeError as error:
 
 @without_numba_cuda
 def test_without_numba_cuda_the_lab_says_so_and_goes_on(lacking):
-    lab = Path(__file__).resolve().parent.parent / "docs" / "labs" / "one_source_two_targets.py"
+    lab = Path(__file__).resolve().parents[2] / "docs" / "labs" / "one_source_two_targets.py"
     script = f"{lacking}\nimport runpy; runpy.run_path({str(lab)!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

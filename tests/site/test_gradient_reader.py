@@ -9,7 +9,7 @@ import pytest
 import v8
 from py_mini_racer import JSEvalException
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCRIPT = (DOCS / "javascripts" / "gradient-reader.js").read_text()
 
 

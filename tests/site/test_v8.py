@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SITE = Path(__file__).resolve().parent.parent / "scripts" / "site"
+SITE = Path(__file__).resolve().parents[2] / "scripts" / "site"
 START = """
 import functools, sys, threading, v8
 engine = functools.cache(lambda number: v8.start())  # as the build keeps them

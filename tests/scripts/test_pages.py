@@ -12,7 +12,7 @@ import style
 
 from vgp_kernels import ACTIVATIONS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "results" not in page.parts)
 NAMES = experiment.names()
 QUOTABLE = experiment.quotable()
