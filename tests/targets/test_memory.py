@@ -58,7 +58,8 @@ def expected() -> bytes:
     [{"MALLOC_ARENA_MAX": "1"}, {"MALLOC_PERTURB_": "165"}, {"MALLOC_ARENA_MAX": "1", "MALLOC_PERTURB_": "90"}],
 )
 def test_freed_memory_is_not_read_whatever_the_allocator_does_with_it(expected, setting):
-    code = "import sys; sys.path[:0] = ['tests', 'tests/targets']; import test_memory as t; sys.stdout.buffer.write(t.digest_of_all(16))"
+    there = "import sys; sys.path[:0] = ['tests', 'tests/targets']; import test_memory"
+    code = f"{there}; sys.stdout.buffer.write(test_memory.digest_of_all(16))"
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | setting, capture_output=True, timeout=900)
     assert run.returncode == 0, run.stderr.decode()
     assert run.stdout == expected
