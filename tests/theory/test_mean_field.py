@@ -851,3 +851,12 @@ def test_theory_of_a_batch_whose_signal_explodes_is_fast():
 
 def test_theory_is_sound_at_random():
     assert fuzz_theory.main(seconds=8, seed=0) > 5
+
+
+def test_too_many_variances_are_refused_before_any_pair_is_integrated(monkeypatch):
+    network = Network(2500, 8, "erf", weight_variance=0.35, batch_size=3, residual="preactivation", residual_scale=1e15)
+    found = mean_field(network)
+    monkeypatch.setattr("vgp_kernels.theory.mean_field.pair_moments", lambda *_: pytest.fail("a pair was integrated"))
+    with pytest.raises(ValueError, match="a correlation at over 2000 variances takes too long; take a smaller depth"):
+        _ = found.correlation
+    assert np.isfinite(found.log_signal).all()

@@ -136,13 +136,17 @@ def activate(name: str) -> Operation:
         else:
             pair, left = pair_moments(phi, log_q, kernel.apart), left - (not is_homogeneous(phi))
         if left < 0:
-            raise ValueError(
-                f"the variance changes from layer to layer, and a correlation at over {MOST_PAIRS} variances takes too long; "
-                "take a smaller depth, or measure with propagate"
-            )
+            raise too_many_variances()
         return Kernel(here.log_value, pair.apart, here.mean, False), (here.slope, 0.0, 0.0, pair.slopes)
 
     return Operation(apply)
+
+
+def too_many_variances() -> ValueError:
+    return ValueError(
+        f"the variance changes from layer to layer, and a correlation at over {MOST_PAIRS} variances takes too long; "
+        "take a smaller depth, or measure with propagate"
+    )
 
 
 def normalise(kind: str) -> Operation:
@@ -312,10 +316,14 @@ class Course:
     weight_apart: np.ndarray
     weight_back: np.ndarray
     """(depth, k, 2, 2): from ∂E/∂h_l to ∂E/∂z of the matrix."""
+    changes: int
+    """How often ln q_l was another one than in the layer before."""
 
 
 def course(network: Network, apart: float) -> Course:
     """Through all layers; once a layer changes nothing, or only ln q and that by a constant step, the rest follows."""
+    if apart and not is_homogeneous(activation(network.activation)) and course(network, 0.0).changes > MOST_PAIRS:
+        raise too_many_variances()  # at once, and not when that many have been integrated
     first, others = layers(network)
     passages: list[Passage] = []
     depth, step = network.depth, None
@@ -344,6 +352,7 @@ def course(network: Network, apart: float) -> Course:
         curve([[kernel.log_square for kernel in row] for row in inputs]) + rest[:, None],
         curve([[kernel.apart for kernel in row] for row in inputs]),
         curve([[way for _, way in here.weights] for here in passages]).reshape(depth, -1, 2, 2),
+        sum(below.log_variance != here.log_variance for below, here in itertools.pairwise(passages)),
     )
 
 
