@@ -39,7 +39,7 @@ NOTE = {
 REMARKS = {
     "1.1": "where the factor per layer is below 1, as in sigmoid networks with the usual weights",
     "1.2": "in networks like the sigmoid's, against the layers above, on the plateau; in a ReLU network without biases all layers wait",
-    "1.3": "of the sigmoid, at the same weights; tanh loses less than ReLU with the same weights",
+    "1.3": "of the sigmoid, at the same weights; tanh without biases loses less than ReLU with Xavier's weights",
     "2.1": "each factor is a matrix",
     "2.2": "of the slopes, but for tanh at 0; the factor of a layer is its slopes times its weights",
     "2.3": "if they stay well below 1",
