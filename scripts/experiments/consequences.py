@@ -74,7 +74,8 @@ class Parameters:
 
 PARAMETERS = Parameters()
 TOLERANCE = None
-LEARNS, CHANCE = 0.95, 0.25  # of the training set, mean of the networks
+LEARNS, HARDLY = 0.95, 0.25  # of the training set, mean of the networks
+CHANCE = 0.15  # of the training set, the best of the networks; one answer for all is right for a tenth
 KEPT = 40  # points of each curve that are stored
 
 
@@ -187,7 +188,7 @@ def caption(result):
         f"Sigmoid networks with Xavier initialisation learn handwritten digits (width {result['width']}, SGD). Left: accuracy, mean "
         f"of {result['trials']} networks, with bands from the lowest to the highest; the numbers are hidden layers; dotted: "
         f"guessing. Right: how far each layer of the networks with {result['layers_of']} hidden layers has moved from its initial "
-        "weights. All layers wait, and all leave together."
+        "weights. The earlier a layer, the less it moves until the wait is over."
     )
 
 
@@ -215,7 +216,9 @@ def outcome(fix):
     mean = np.mean(fix["train"])
     if fix["diverged"]:
         return "diverges"
-    return "learns" if mean >= LEARNS else "stays at chance" if mean <= CHANCE else "learns in part"
+    if max(fix["train"]) <= CHANCE:
+        return "stays at chance"
+    return "learns" if mean >= LEARNS else "learns in part" if mean > HARDLY else "hardly learns"
 
 
 def label(fix):
@@ -254,6 +257,7 @@ def numbers(result):
             found[f"epochs_{run['depth']}"] = mean_epochs(run)
         found[f"best_{run['depth']}"] = min(run["best_train"])
     found |= {f"growth_{depth}": growth for depth, growth in growths(result).items()}
+    found["growth_6_least"] = math.floor(10 * found["growth_6"]) / 10
     found |= {f"gradient_{i + 1}": g for i, g in enumerate(deepest(result)["weight_gradient"])}
     run = deepest(result)
     early = next(i for i, epoch in enumerate(run["epochs"]) if epoch >= result["fix_epochs"])
@@ -434,8 +438,8 @@ CLAIMS = [
     ),
     Claim(
         "batch-norm-trains-ten",
-        "Batch normalisation makes ten layers train, of sigmoid and of ReLU units; thirty ReLU layers learn only in part, and with "
-        "skips fully.",
+        "Batch normalisation makes ten layers train, of sigmoid and of ReLU units; after twenty epochs at the rate 0.05 thirty ReLU "
+        "layers have learnt only in part, and with skips fully.",
         "note 6.3",
         lambda r: "—",
         accuracies("sigmoid_xavier_10_batch", "relu_he_10_batch", "relu_he_30_batch", "relu_he_30_batch_skips"),

@@ -152,7 +152,7 @@ PRINTOUTS = {
         f"[serivan/DeepLearning]({GITHUB}/serivan/DeepLearning/blob/595503e9948bd7323137f3ec6a9c40fd0f9f1ecd/"
         "04-Multilayer-Perceptrons/tensorflow/numerical-stability-and-init.ipynb)",
     ),
-    "uva-layer-5": Printed("34.77", "dead units of layer 5, %", "ReLU, PyTorch's default, FashionMNIST", UVA),
+    "uva-layer-5": Printed("34.77", "dead units of layer 5, %", "ReLU, PyTorch's default, FashionMNIST (ours: 8 × 8 digits)", UVA),
     "uva-layer-9": Printed("56.25", "dead units of layer 9, %", "the same", UVA),
     "deepshare-linear": Printed(
         "2.0786820453988485e37", "deviation after 31 layers", "linear, width 256, N(0, 1), batch of 16",
@@ -195,11 +195,12 @@ PRINTOUTS = {
     "gain-tanh": Printed("1.5975916385650635", "the same", "the same, tanh", GAINS),
     "gain-relu": Printed("1.7068026065826416", "the same", "the same, ReLU", GAINS),
     "initialisation-post-small": Printed(
-        "821.2817993164062", "variance of layer 1's z", "784 to 512, FashionMNIST, weights of deviation 0.01", WILBER,
+        "821.2817993164062", "variance of layer 1's z", "784 to 512, FashionMNIST (ours: normal inputs), weights of deviation 0.01",
+        WILBER,
         instead="deviation 1: the 0.01 went into the place of the mean",
     ),
     "initialisation-post-fan": Printed(
-        "1.6039454936981201", "the same", "784 to 512, FashionMNIST, weight variance 1/fan-in", WILBER,
+        "1.6039454936981201", "the same", "784 to 512, FashionMNIST (ours: normal inputs), weight variance 1/fan-in", WILBER,
         instead="1/fan-out: the size was taken from the other side of the matrix",
     ),
     "raschka-plain": Printed(
@@ -235,7 +236,8 @@ PAPERS = {
     ),
     "glorot-standard": Printed("0.5", "the same", "tanh, standard initialisation", GLOROT),
     "he-vgg": Printed(
-        "1.7e4", "gradient lost from conv10 to conv2", "VGG-B, standard deviation 0.01, against He's", HE
+        "1.7e4", "gradient lost from conv10 to conv2", "VGG-B, standard deviation 0.01, against He's (ours: dense layers of the same fan-in)",
+        HE
     ),
     "klambauer-contraction": Printed(
         "0.782648", "slope of the variance map at its fixed point", "SELU, weight variance 1/n",

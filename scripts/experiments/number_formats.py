@@ -232,8 +232,8 @@ CLAIMS = [
     ),
     Claim(
         "update-lost-first",
-        "Before the gradient underflows, its update is too small to change a weight of usual size; only a weight of 0, as many biases "
-        "begin, is changed nearly to the end.",
+        "Where gradient and weight have one format, the update is too small to change a weight of usual size before the gradient "
+        "underflows; only a weight of 0, as many biases begin, is changed nearly to the end.",
         "vanishing means that numbers become 0 (heard often)",
         lambda r: "where η rⁿ < |w| 2⁻²⁴ in single precision: fewer layers than underflow needs",
         lambda r: (

@@ -23,6 +23,7 @@ class Parameters:
     seed: int = 0
     norms: tuple = ("pre", "post", "deepnorm")
     collapse_blocks: int = 8  # of attention alone, with neither skip nor feed-forward branch
+    collapse_late: int = 16  # the same, where weights are large
     alone: tuple = ((1.0, 1.0), (4.0, 1.0), (1.0, 4.0), (16.0, 1.0))  # σ_q² and σ_w² of attention alone
     alone_tokens: tuple = (8, 32)  # other numbers of tokens, with the usual weights
     head_widths: tuple = (4, 16, 64, 256)  # with and without the division by √d_k
@@ -86,7 +87,7 @@ def compute(p):
         f"{queries:g}_{weights:g}": collapsed(
             propagate(
                 transformer(
-                    p.collapse_blocks,
+                    p.collapse_late,
                     norm="none",
                     skip=False,
                     ffn_multiple=0,
@@ -128,11 +129,12 @@ def compute(p):
 
 
 def collapsed(flow):
-    """The distance of the tokens after four blocks: mean over networks, and its standard error."""
-    distance = np.exp(flow.log_residual[:, 4])
+    """The distance of the tokens after four blocks and in the end: mean over networks, and its standard error after four."""
+    distance, last = np.exp(flow.log_residual[:, 4]), np.exp(flow.log_residual[:, -1])
     return {
         "distance": significant(distance.mean(), 4),
         "error": significant(distance.std(ddof=1) / math.sqrt(len(distance)), 2),
+        "last": significant(last.mean(), 2),
     }
 
 
@@ -334,8 +336,8 @@ CLAIMS = [
     ),
     Claim(
         "attention-alone-collapses",
-        "Attention alone, with neither skip nor feed-forward branch, makes all tokens equal within four blocks at the usual weights; "
-        "where weights are so large that it picks single tokens, they stay apart.",
+        "Attention alone, with neither skip nor feed-forward branch, makes all tokens equal: within four blocks at the usual weights, "
+        "and within sixteen where weights are so large that it picks single tokens.",
         "Dong, Cordonnier & Loukas 2021: pure attention loses rank doubly exponentially",
         lambda r: "the logarithm of the distance grows by a factor at each block",
         lambda r: (
@@ -345,6 +347,8 @@ CLAIMS = [
                 f"{entry['distance']:.2g} (σ_q² = {key.split('_')[0]}, σ_w² = {key.split('_')[1]})"
                 for key, entry in list(r["alone_others"].items())[1:]
             )
+            + "; after sixteen at most "
+            + f"{max(entry['last'] for entry in r['alone_others'].values()):.0e}"
         ),
         "holds with a condition",
         lambda r: (
@@ -353,6 +357,7 @@ CLAIMS = [
             and r["alone"][4] < 1e-12
             and math.log(r["alone"][3]) / math.log(r["alone"][2]) > 2
             and all(r["alone_others"][key]["distance"] > 1000 * r["alone"][4] for key in ("4_1", "1_4"))
+            and all(entry["last"] < 1e-6 for entry in r["alone_others"].values())
             and r["alone_others"]["16_1"]["distance"] - 4 * r["alone_others"]["16_1"]["error"]
             > 0.5  # more than half of the distance
         ),
