@@ -236,7 +236,8 @@ PAPERS = {
     ),
     "glorot-standard": Printed("0.5", "the same", "tanh, standard initialisation", GLOROT),
     "he-vgg": Printed(
-        "1.7e4", "gradient lost from conv10 to conv2", "VGG-B, standard deviation 0.01, against He's (ours: dense layers of the same fan-in)",
+        "1.7e4", "gradient lost from conv10 to conv2",
+        "VGG-B, standard deviation 0.01, against He's (ours: dense layers of the same fan-in)",
         HE
     ),
     "klambauer-contraction": Printed(
