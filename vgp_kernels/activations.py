@@ -15,7 +15,6 @@ import numpy as np
 from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload
-from scipy import special
 
 from vgp_kernels.numerics.arithmetic import (
     HALF,
@@ -174,6 +173,20 @@ def hard_tanh_kernel(z):
     return min(max(z, -ONE), ONE), (ONE if (z > -ONE) and (z <= ONE) else ZERO)
 
 
+def from_scipy(name: str) -> Function:
+    """A function of scipy.special, which takes as long to import as everything else here: so it is when first called."""
+
+    def call(z: np.ndarray) -> np.ndarray:
+        from scipy import special
+
+        return getattr(special, name)(z)
+
+    return call
+
+
+expit, erf, ndtr = map(from_scipy, ("expit", "erf", "ndtr"))
+
+
 def sigmoid_slope(z):
     e = np.exp(-np.abs(z))
     return e / (1 + e) ** 2
@@ -185,7 +198,7 @@ def tanh_slope(z):
 
 def mish_slope(z):
     t = np.tanh(np.logaddexp(0, z))
-    return t + z * (1 - t**2) * special.expit(z)
+    return t + z * (1 - t**2) * expit(z)
 
 
 @functools.cache
@@ -220,7 +233,7 @@ ACTIVATIONS: dict[str, Activation] = {
     activation.name: activation
     for activation in (
         Activation("linear", "linear", "z", lambda z: 1.0 * np.asarray(z), lambda z: np.ones_like(z, float), linear),
-        Activation("sigmoid", "sigmoid", r"\frac{1}{1 + e^{-z}}", special.expit, sigmoid_slope, sigmoid_kernel),
+        Activation("sigmoid", "sigmoid", r"\frac{1}{1 + e^{-z}}", expit, sigmoid_slope, sigmoid_kernel),
         Activation(
             "centred_sigmoid",
             "centred sigmoid",
@@ -234,7 +247,7 @@ ACTIVATIONS: dict[str, Activation] = {
             "erf",
             "erf",
             r"\operatorname{erf} z",
-            special.erf,
+            erf,
             lambda z: 2 / math.sqrt(math.pi) * np.exp(-np.square(z)),
             erf_kernel,
         ),
@@ -262,16 +275,16 @@ ACTIVATIONS: dict[str, Activation] = {
             "gelu",
             "GELU",
             r"z\,\Phi(z)",
-            lambda z: z * special.ndtr(z),
-            lambda z: special.ndtr(z) + z * np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi),
+            lambda z: z * ndtr(z),
+            lambda z: ndtr(z) + z * np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi),
             gelu_kernel,
         ),
         Activation(
             "silu",
             "SiLU",
             r"\frac{z}{1 + e^{-z}}",
-            lambda z: z * special.expit(z),
-            lambda z: special.expit(z) * (1 + z * special.expit(-np.asarray(z))),
+            lambda z: z * expit(z),
+            lambda z: expit(z) * (1 + z * expit(-np.asarray(z))),
             silu_kernel,
         ),
         Activation(
@@ -279,7 +292,7 @@ ACTIVATIONS: dict[str, Activation] = {
             "softplus",
             r"\ln(1 + e^z)",
             lambda z: np.logaddexp(0, z),
-            special.expit,
+            expit,
             softplus_kernel,
         ),
         Activation(

@@ -251,7 +251,7 @@ def test_a_change_of_an_activation_concerns_those_who_name_it(old, new, whose):
 
 def test_kernels_count_the_activations_that_they_name_themselves(house, monkeypatch):
     """An LSTM has tanh and the sigmoid without anybody naming them."""
-    words = sources.words_in(None, (sources.PACKAGE / "recurrent.py").read_text())
+    words = sources.words_in(None, (sources.PACKAGE / "recurrent" / "kernels.py").read_text())
     assert not words[0] and {"tanh", "sigmoid"} <= words[1]
     assert sources.words_in(frozenset({"f"}), "from a import ACTIVATIONS\ndef f():\n    return list(ACTIVATIONS)")[0]
     assert not sources.words_in(frozenset({"g"}), "from a import ACTIVATIONS\ndef g():\n    return 'tanh'")[0]
@@ -262,7 +262,7 @@ def test_kernels_count_the_activations_that_they_name_themselves(house, monkeypa
 KERNEL = """
     import functools
     from numba import njit, types
-    from vgp_kernels.cache import cached
+    from vgp_kernels.targets.cache import cached
     from house.cellar.stores import WINE
 
     @njit
