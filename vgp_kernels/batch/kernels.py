@@ -51,8 +51,9 @@ from vgp_kernels.numerics.frames import (
 from vgp_kernels.numerics.frames import scale as rescale
 from vgp_kernels.numerics.lanes import compile_once, mine, prefer_wide_vectors, put, row, together
 from vgp_kernels.numerics.randomness import BACKWARD, BIASES, FORWARD, INPUTS, LOSS, of_column, u32
+from vgp_kernels.numerics.watch import WATCH, halted, stopped
 from vgp_kernels.targets.cache import cached, named
-from vgp_kernels.targets.pool import WATCH, announced, halted, share, stopped
+from vgp_kernels.targets.pool import announced, share
 
 MEMORY = 2**27  # bytes that one network keeps for the way back
 LINEAR = (

@@ -38,8 +38,8 @@ from vgp_kernels.numerics.lanes import (
 )
 from vgp_kernels.numerics.products import times_matrix, turn, turned_times_matrix
 from vgp_kernels.numerics.randomness import normal_pair, u32, words
+from vgp_kernels.numerics.watch import WATCH, stopped
 from vgp_kernels.targets.cache import cached, named
-from vgp_kernels.targets.pool import WATCH, stopped
 
 LAWS = ("gaussian", "uniform", "orthogonal")
 GAUSSIAN, UNIFORM, ORTHOGONAL = range(3)

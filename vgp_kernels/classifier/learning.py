@@ -56,8 +56,9 @@ from vgp_kernels.numerics.lanes import (
     together,
 )
 from vgp_kernels.numerics.randomness import u32, words
+from vgp_kernels.numerics.watch import STOP, WATCH, halted, stopped
 from vgp_kernels.targets.cache import cached
-from vgp_kernels.targets.pool import STOP, WATCH, announced, halted, share, stopped
+from vgp_kernels.targets.pool import announced, share
 
 OPTIMISERS = ("sgd", "momentum", "adam")
 SGD, MOMENTUM, ADAM = range(3)

@@ -35,7 +35,7 @@ from vgp_kernels.classifier.kernels import (
 from vgp_kernels.initialisers import INITIALISERS
 from vgp_kernels.network import NORMALISATIONS, RESIDUALS, Network, checked_integer
 from vgp_kernels.numerics.randomness import u32
-from vgp_kernels.targets.pool import NEVER
+from vgp_kernels.numerics.watch import NEVER
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from vgp_kernels.numerics.lanes import (
     together,
 )
 from vgp_kernels.numerics.randomness import four_uniforms, two_pairs, u32
-from vgp_kernels.targets.pool import stopped
+from vgp_kernels.numerics.watch import stopped
 
 u64 = np.uint64
 

@@ -16,6 +16,7 @@ from vgp_kernels.network import Network
 from vgp_kernels.numerics.arithmetic import ONE, STRICT, ZERO, f32, log64
 from vgp_kernels.numerics.lanes import prefer_wide_vectors
 from vgp_kernels.numerics.randomness import BIASES, normal_pair, u32, words
+from vgp_kernels.numerics.watch import WATCH, halted
 from vgp_kernels.plain.recursion import (
     EP,
     ER,
@@ -38,7 +39,7 @@ from vgp_kernels.plain.recursion import (
     preactivation_variance,
 )
 from vgp_kernels.targets.cache import cached, named
-from vgp_kernels.targets.pool import WATCH, announced, halted, share
+from vgp_kernels.targets.pool import announced, share
 
 VECTOR = 16  # float32 lanes of the widest registers
 MOST_LANES = 4 * VECTOR  # enough independent work to hide the latency of the arithmetic

@@ -19,9 +19,10 @@ from vgp_kernels.numerics.frames import copy, dot, fill, scale, sum_of
 from vgp_kernels.numerics.lanes import columns_of_lane, compile_once, flat, mine, part, row, rows_of_warp, together
 from vgp_kernels.numerics.matrices import add_rows, fill_with, fill_with_haar, multiply, transpose
 from vgp_kernels.numerics.randomness import u32
+from vgp_kernels.numerics.watch import STOP, WATCH, halted, stopped
 from vgp_kernels.recurrent.network import GATES, Recurrent
 from vgp_kernels.targets.cache import cached, named
-from vgp_kernels.targets.pool import STOP, WATCH, announced, halted, share, stopped
+from vgp_kernels.targets.pool import announced, share
 
 GATES_OF_LSTM, GATES_OF_GRU = GATES["lstm"], GATES["gru"]
 KEEP = 1  # which of them decides what is kept of the old state: f and z

@@ -1,7 +1,7 @@
 """The threads of a job, for networks of every family: they share its pieces, stop when told to, and say how far they are.
 
-A kernel that has a `watch` calls `halted` once a step, be that a layer, a block, a point in time or a batch, and leaves when it
-is true: so a job ends within about a second of Ctrl-C, and no thread lives on. A step of the largest sizes takes longer.
+A kernel looks at its `watch` once a step (see `numerics.watch`): so a job ends within about a second of Ctrl-C, and no thread lives
+on. A step of the largest sizes takes longer.
 """
 
 import os
@@ -14,34 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 from numba.core import event
 
-from vgp_kernels.numerics.arithmetic import STRICT
+from vgp_kernels.numerics.watch import APART, DONE, STOP
 
-STOP, DONE = 0, 1  # entries of a watch: whether to stop, and the steps done
-APART = 8  # entries from a thread's watch to the next one's, so that no two lie in one line of a cache
-WATCH = types.int64[::1]
-NEVER = np.zeros(APART, np.int64)  # the watch of what nothing stops
 LOOK = 0.1  # seconds between two looks at the threads
 PATIENCE = 2.0  # seconds of silent compilation
-
-
-@njit(**STRICT)
-def stopped(watch):
-    """Whether to leave off; where there is no watch, never."""
-    if watch is None:
-        return False
-    return watch[STOP] != 0
-
-
-@njit(**STRICT)
-def halted(watch):
-    """The same, at the beginning of a step, which it counts."""
-    if watch is None:
-        return False
-    watch[DONE] += 1
-    return watch[STOP] != 0
 
 
 def share(

@@ -43,8 +43,9 @@ from vgp_kernels.numerics.lanes import (
 )
 from vgp_kernels.numerics.matrices import draw_normals, multiply, transpose
 from vgp_kernels.numerics.randomness import u32
+from vgp_kernels.numerics.watch import WATCH, halted, stopped
 from vgp_kernels.targets.cache import cached
-from vgp_kernels.targets.pool import WATCH, announced, halted, share, stopped
+from vgp_kernels.targets.pool import announced, share
 from vgp_kernels.transformer.network import Transformer
 
 EPSILON = 1e-5  # added to the variance, as in PyTorch
