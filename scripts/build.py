@@ -23,6 +23,7 @@ from functools import partial
 from multiprocessing import get_context
 from types import ModuleType
 
+import drawing
 import experiment
 import ledger
 from experiment import Failed
@@ -191,7 +192,7 @@ def activations() -> str:
 
 
 def draw_missing() -> list[str]:
-    """Draw what is missing or made from something else, and write the tables; computes nothing. For the start of the site.
+    """Draw what is missing or made from something else, and write tables; computes nothing. For the start of the site.
 
     Returns the names of experiments whose result is stale. Raises Failed, in one line, if one has no result.
     """
@@ -199,6 +200,7 @@ def draw_missing() -> list[str]:
         if not experiment.is_drawn(name):
             draw(name)
     stale = [name for name in experiment.names() if experiment.state(name) == "stale"]
+    drawing.draw_missing()
     write_tables()
     return stale
 

@@ -255,6 +255,8 @@ def numbers(result):
     for run in result["plateaus"]:
         if mean_epochs(run) is not None:
             found[f"epochs_{run['depth']}"] = mean_epochs(run)
+        else:
+            found[f"waited_{run['depth']}"] = run["epochs"][-1]
         found[f"best_{run['depth']}"] = min(run["best_train"])
     found |= {f"growth_{depth}": growth for depth, growth in growths(result).items()}
     found["growth_6_least"] = math.floor(10 * found["growth_6"]) / 10
