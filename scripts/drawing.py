@@ -4,6 +4,7 @@
     draw(phone, *results)   -> a Matplotlib figure: for a column of the page, or narrow and with less in it, for a phone
     alt(*results)           -> what is seen, for who cannot see it
     caption()               -> what to look at, in Markdown
+    SEES                    (if any) the files besides that it is made from
 
 A page shows it with `--8<-- "results/drawings/NAME.md"`. Figures are drawn when the site is built, light and dark in one.
 
@@ -84,7 +85,9 @@ def made(name: str) -> dict[str, bytes]:
 def made_from(name: str) -> str:
     """What the drawing is made from, as it is now: its code and the results that it reads."""
     code = experiment.digest(DRAWINGS / f"{name}.py", ["READS", "draw", "alt", "caption"])
-    results = [experiment.digest_of(experiment.folder(read) / "result.json") for read in load(name).READS]
+    module = load(name)
+    seen = [experiment.folder(read) / "result.json" for read in module.READS] + getattr(module, "SEES", [])
+    results = map(experiment.digest_of, seen)
     return " ".join([code, experiment.digest(Path(__file__), ["files"]), version("matplotlib"), *results])
 
 
