@@ -1,5 +1,6 @@
 """`vgp`, or `python -m vgp_kernels`: what it prints, and how it refuses."""
 
+import json
 import math
 import os
 import re
@@ -142,3 +143,24 @@ def test_help_describes_each_option_and_version_is_the_project_s(start):
 def test_runs_as_a_module():
     done = subprocess.run(MODULE, capture_output=True, text=True)
     assert done.returncode == 2 and "initialiser" in done.stderr
+
+
+def test_diagnose_says_what_ails_the_network_of_a_file(command, tmp_path):
+    file = tmp_path / "gradients.json"
+    file.write_text(
+        json.dumps([{"name": f"layer <{i}>", "weight": 1.0, "gradient": 0.3 ** (9 - i)} for i in range(10)])
+    )
+    code, output, errors = command(f"diagnose {file}")
+    assert (code, errors) == (0, "") and "vanishes from layer to layer" in output and "layer <3>" in output
+    assert json.loads(command(f"diagnose --json {file}")[1])["kind"] == "vanishing"
+
+
+@pytest.mark.parametrize(
+    "content, sentence", [(None, "cannot be read: No such file"), ("{", "is not JSON"), ("{}", "not a report")]
+)
+def test_diagnose_refuses_with_a_sentence(command, tmp_path, content, sentence):
+    file = tmp_path / "report.json"
+    if content is not None:
+        file.write_text(content)
+    code, output, errors = command(f"diagnose {file}")
+    assert (code, output) == (2, "") and sentence in errors and errors.count("\n") == 1

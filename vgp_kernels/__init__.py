@@ -2,6 +2,7 @@
 
 from vgp_kernels.activations import ACTIVATIONS, Activation, activation
 from vgp_kernels.classifier.weights import WeightGradients, Weights, initial_weights, weight_gradients
+from vgp_kernels.diagnosis import diagnose
 from vgp_kernels.initialisers import INITIALISERS, Initialiser
 from vgp_kernels.network import GradientFlow, Network
 from vgp_kernels.propagate import propagate
@@ -39,6 +40,7 @@ __all__ = [
     "critical_point",
     "critical_points",
     "critical_weight_variance",
+    "diagnose",
     "half_stable_points",
     "initial_weights",
     "mean_field",

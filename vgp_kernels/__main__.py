@@ -1,6 +1,7 @@
-"""`vgp`, or `python -m vgp_kernels`: theory beside measurement for one network."""
+"""`vgp`, or `python -m vgp_kernels`: theory beside measurement for one network; `vgp diagnose FILE`: what ails a network."""
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -8,14 +9,14 @@ from importlib.metadata import version
 
 import numpy as np
 
-from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, mean_field, propagate
+from vgp_kernels import ACTIVATIONS, INITIALISERS, Network, diagnosis, mean_field, propagate
 
 
 def main() -> int:
     """Print the table; returns the exit code: 2 for bad input, as a shell has it for Ctrl-C and for a reader that left."""
     try:
         try:
-            return show(parse())
+            return diagnose_file(sys.argv[2:]) if sys.argv[1:2] == ["diagnose"] else show(parse())
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -33,7 +34,8 @@ def parse() -> argparse.Namespace:
         prog="vgp",
         description="Theory beside measurement: the gradient norm of one fully connected network, layer by layer, "
         "relative to a norm of 1 at the top.",
-        epilog="Give --initialiser or --weight-variance. Example: vgp --depth 50 --activation sigmoid --initialiser xavier",
+        epilog="Give --initialiser or --weight-variance. Example: vgp --depth 50 --activation sigmoid --initialiser xavier. "
+        "To find out what ails a network of your own: vgp diagnose --help",
     )
     option = parser.add_argument
     option("--depth", type=int, default=50, help="number of layers (default: %(default)s)")
@@ -48,6 +50,27 @@ def parse() -> argparse.Namespace:
     )
     option("--version", action="version", version=f"vgp-kernels {version('vgp-kernels')}")
     return parser.parse_args()
+
+
+def diagnose_file(arguments: list[str]) -> int:
+    """Print what ails the network of a report; returns 2 if the file cannot be read or is no report, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="vgp diagnose", description="Say what ails a network, from a report of its signal and gradient by layer."
+    )
+    parser.add_argument("file", help="what the recorder or the snippet wrote; -: standard input")
+    parser.add_argument("--json", action="store_true", help="print the whole diagnosis as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        answer = diagnosis.read_file(options.file)
+    except OSError as error:
+        print(f"{options.file} cannot be read: {error.strerror}", file=sys.stderr)
+        return 2
+    if answer["error"]:
+        print(f"{options.file}: {answer['error']}", file=sys.stderr)
+        return 2
+    text = json.dumps(answer, indent=1) if options.json else diagnosis.as_text(answer)
+    print(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+    return 0
 
 
 def show(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ import experiment  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
+import rules  # noqa: E402
 import symbols  # noqa: E402
 from mkdocs.exceptions import Abort  # noqa: E402
 
@@ -57,6 +58,7 @@ def on_startup(command, dirty):
     try:
         stale = build.draw_missing()
         instruments.write_data()
+        rules.write_script()
     except experiment.Failed as failure:
         raise Abort(str(failure)) from None
     if stale and command == "serve":  # before the warnings of a strict build are counted: it may be looked at
