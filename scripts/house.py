@@ -8,7 +8,7 @@ PACKAGE = sources.PACKAGE
 # From the roof to the ground: what stands in a row imports from the rows below it, and from nothing else.
 ROWS = (
     ("the front door",),
-    ("theory", "wasm"),
+    ("theory", "diagnosis", "wasm"),
     ("plain", "batch", "recurrent", "transformer", "classifier"),
     ("targets", "what describes a network"),
     ("numerics",),
