@@ -375,7 +375,7 @@ CLAIMS = [
     Claim(
         "relu-layers-slow-together",
         "In a ReLU network with too small weights and without biases no layer is worse off than another: all gradients are equally "
-        "small, and all layers stop together.",
+        "small, and all layers wait together.",
         "note 4.1",
         lambda r: "the gradients of all ten layers are equal",
         lambda r: " to ".join(f"{f(fix_of(r, 'relu_standard_10')['gradients']):.1e}" for f in (min, max)),
