@@ -159,7 +159,9 @@ DRAWINGS = drawing.names()
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_stands_on_a_page_and_says_what_is_seen(name):
-    assert any(f'"results/drawings/{name}.md"' in page.read_text() for page in DOCS.rglob("*.md")), f"no page shows {name}"
+    assert any(f'"results/drawings/{name}.md"' in page.read_text() for page in DOCS.rglob("*.md")), (
+        f"no page shows {name}"
+    )
     alt = drawing.alt_text(drawing.load(name))
     assert 80 <= len(alt) <= 400 and not re.search(r'[$\]\n"]', alt)
     assert not re.match(r"(?i)(a |the )?(figure|plot|graph|chart|image|picture|drawing)\b", alt)

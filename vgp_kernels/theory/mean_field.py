@@ -322,7 +322,8 @@ class Course:
 
 def course(network: Network, apart: float) -> Course:
     """Through all layers; once a layer changes nothing, or only ln q and that by a constant step, the rest follows."""
-    if apart and not is_homogeneous(activation(network.activation)) and course(network, 0.0).changes > MOST_PAIRS:
+    free = network.normalisation is None and not is_homogeneous(activation(network.activation))
+    if apart and free and course(network, 0.0).changes > MOST_PAIRS:
         raise too_many_variances()  # at once, and not when that many have been integrated
     first, others = layers(network)
     passages: list[Passage] = []
