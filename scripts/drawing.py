@@ -91,6 +91,12 @@ def made_from(name: str) -> str:
     return " ".join([code, experiment.digest(Path(__file__), ["files"]), version("matplotlib"), *results])
 
 
+def gallery() -> str:
+    """All drawings, small, with what to look at and their files, for the page of figures for teaching."""
+    shown = "\n".join((folder() / f"{name}.md").read_text() for name in names())
+    return f'<div class="gallery" markdown>\n\n{shown}</div>\n'
+
+
 def draw_missing() -> None:
     """Draw what is not there, or was made from something else."""
     try:
@@ -102,6 +108,7 @@ def draw_missing() -> None:
         if noted.get(name) != now[name] or not (folder() / f"{name}.md").exists():
             for file, content in made(name).items():
                 experiment.write(folder() / file, content)
+    experiment.write(folder() / "gallery.md", gallery().encode())
     if noted != now:
         experiment.write(folder() / MADE_FROM, json.dumps(now, indent=1) + "\n")
 

@@ -35,7 +35,7 @@ def draw(phone):
     axes.text(left - 0.3, rows[1], "sum", ha="right", va="center", **size)
     axes.text(left, 0.2, "this layer", ha="center", **size)
     axes.text(right, 0.2, "next layer", ha="center", **size)
-    axes.text((left + right) / 2, 2.95, "one unit, three ways back", ha="center", va="center", color=GRADIENT, **size)
+    axes.text((left + right) / 2, 2.95, "one unit, three ways back", ha="center", va="center", **size)
     return figure
 
 

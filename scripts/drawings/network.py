@@ -27,12 +27,11 @@ def draw(phone):
     axes.text(
         at[-1], rows[1], "loss", va="center", bbox={"facecolor": PAGES["light"], "edgecolor": "none", "pad": 2}, **size
     )
-    axes.text(0.2, 2.98, "signal: from the input to the loss", color=SIGNAL, va="bottom", fontsize=10)
+    axes.text(0.2, 2.98, "signal: from the input to the loss", va="bottom", fontsize=10)
     axes.text(
         0.2,
         0.06,
         "gradient: back from the loss, and smaller at each layer",
-        color=GRADIENT,
         fontsize=8.5 if phone else 10,
     )
     return figure

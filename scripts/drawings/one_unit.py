@@ -1,40 +1,34 @@
 """One unit: what it does to the signal, and what it does to the gradient that comes back."""
 
 from drawing import GRADIENT, SIGNAL, WIDTHS, arrow, box, sheet
+from style import INK
 
 READS = ()
 
 
 def draw(phone):
-    figure, axes = sheet(phone, 2.7)
+    figure, axes = sheet(phone, 2.6)
     width = WIDTHS[phone]
-    ends, steps = (0.35, width - 0.35), (width * 0.335, width * 0.665)
-    size = {"ha": "center", "fontsize": 9 if phone else 10}
-    for x, word in zip(steps, ("× w", "σ"), strict=True):
-        box(axes, x, 1.85, word, 0.62 if phone else 0.9)
-    stops = (ends[0], *steps, ends[1])
-    half = 0.31 if phone else 0.45
-    for index in range(3):
-        left = stops[index] + (half if index else 0.12)
-        right = stops[index + 1] - (half if index < 2 else 0.12)
-        arrow(axes, (left, 1.85), (right, 1.85), SIGNAL, 2.4)
-        arrow(axes, (right, 0.75), (left, 0.75), GRADIENT, 2.4)
-    for x, word in zip(steps, ("× w", "× slope σ′(z)"), strict=True):
-        box(
-            axes,
-            x,
-            0.75,
-            word if x == steps[0] or not phone else "× σ′(z)",
-            0.62 if phone else 1.3 if x == steps[1] else 0.9,
-            colour=GRADIENT,
-        )
-    for x, word in zip(ends, ("x", "y"), strict=True):
-        axes.text(x, 1.85, word, va="center", **size)
-    axes.text(sum(steps) / 2, 1.95, "z", va="bottom", **size)
-    axes.text(ends[1], 0.75, "g", va="center", **size)
-    axes.text(0.2, 2.4, "signal", color=SIGNAL, fontsize=10)
-    axes.text(0.2, 0.12, "gradient", color=GRADIENT, fontsize=10)
-    axes.text(ends[0], 0.75, "?", va="center", **size)
+    stops = (0.3, width * 0.33, width * 0.67, width - 0.3)
+    half = 0.34 if phone else 0.65  # of a box
+    size = {"ha": "center", "va": "center", "fontsize": 9 if phone else 10}
+    for height, words, colour in (
+        (1.75, ("x", "× w", "σ", "y"), SIGNAL),
+        (0.7, ("?", "× w", "× σ′(z)" if phone else "× slope σ′(z)", "g"), GRADIENT),
+    ):
+        for index in range(3):
+            ends = [
+                (stops[index] + (half if index else 0.12), height),
+                (stops[index + 1] - (half if index < 2 else 0.12), height),
+            ]
+            arrow(axes, *(ends if colour == SIGNAL else ends[::-1]), colour, 2.4)
+        axes.text(stops[0], height, words[0], **size)
+        axes.text(stops[3], height, words[3], **size)
+        for x, word in zip(stops[1:3], words[1:3], strict=True):
+            box(axes, x, height, word, 2 * half, colour=INK if colour == SIGNAL else GRADIENT)
+    axes.text(width / 2, 1.93, "z", **size)
+    axes.text(0.2, 2.3, "signal, going up", fontsize=10)
+    axes.text(0.2, 0.15, "gradient, coming back", fontsize=10)
     return figure
 
 

@@ -20,7 +20,7 @@ def draw(phone, result):
         axes.plot(epochs, right, color=colour, linewidth=2.2)
         learnt = np.argmax(right > 0.6) or -1  # the first epoch at which it knows so many, or the last of all
         place = (epochs[learnt] * 0.8, 0.62) if learnt > 0 else (epochs[-1], 0.14)
-        axes.annotate(str(run["depth"]), place, color=colour, ha="right", weight="bold")
+        axes.annotate(str(run["depth"]), place, ha="right", weight="bold")
     axes.set(
         xscale="log", xlim=(1, 700), ylim=(0, 1.05), xlabel="times through the data (epochs)", ylabel="share right"
     )

@@ -16,7 +16,7 @@ def draw(phone):
     for factor, colour in zip(FACTORS, ramp(len(FACTORS)), strict=True):
         axes.plot([0, DEPTH], [1, factor**DEPTH], color=colour, linewidth=2)
         room = {"xytext": (0, ROOM.get(factor, 0)), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"× {factor:g}", (DEPTH + 1, factor**DEPTH), fontsize=9, color=colour, **room)
+        axes.annotate(f"× {factor:g}", (DEPTH + 1, factor**DEPTH), fontsize=9, **room)
     axes.annotate("explodes", (3, 1e10), color=INK)
     axes.annotate("vanishes", (3, 1e-22), color=INK)
     axes.set(
