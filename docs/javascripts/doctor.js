@@ -59,7 +59,7 @@ const vgpPlain = (() => {
     figures,
     naturally_sorted: (rows) => sortedBy(rows, textKey),
     is_alphabetical: (rows) => rows.every((row, i) => !i || compareLists(points(rows[i - 1].name), points(row.name)) <= 0),
-    pattern: (name) => name.replace(/[0-9]+/g, "#"),
+    pattern: (name) => name.replace(/(^|[._])[0-9]+/g, "$1#"),
     // Python's own
     len: (x) => x.length,
     range: (...ends) => {

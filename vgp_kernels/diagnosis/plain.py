@@ -9,7 +9,7 @@ import re
 from decimal import ROUND_HALF_UP, Context, Decimal
 from itertools import pairwise
 
-NUMBERS = re.compile("[0-9]+")
+NUMBERS = re.compile(r"(^|[._])[0-9]+")
 THREE = Context(prec=3, rounding=ROUND_HALF_UP)
 
 
@@ -84,5 +84,5 @@ def is_alphabetical(rows: list) -> bool:
 
 
 def pattern(name: str) -> str:
-    """The name without its numbers: what "blocks.3.query" and "blocks.4.query" share."""
-    return NUMBERS.sub("#", name)
+    """The name without the numbers that count layers: what "blocks.3.query1" and "blocks.4.query1" share."""
+    return NUMBERS.sub(r"\1#", name)

@@ -448,26 +448,20 @@ def hidden(report):
     for wanted in ["block", "role", "kind"]:
         for key in order:
             group = groups[key]
+            everything = groups[f"group {group['kind']}"]["rows"]
             is_kind = key == f"group {group['kind']}"
-            if wanted == "block" and (group["kind"] != "block" or is_kind):
-                continue
-            if wanted == "role" and (group["kind"] == "block" or is_kind):
-                continue
-            if wanted == "kind" and (not is_kind or group["kind"] == "block"):
-                continue
-            enough = len(group["rows"]) >= ENOUGH
-            if (enough or wanted == "kind") and len(group["rows"]) > len(best["rows"]):
+            is_block = group["kind"] == "block"
+            fits = is_block and not is_kind
+            if wanted == "role":
+                fits = not is_block and not is_kind and len(group["rows"]) < 0.7 * len(everything)
+            elif wanted == "kind":
+                fits = is_kind and not is_block
+            enough = len(group["rows"]) >= ENOUGH or wanted == "kind"
+            if fits and enough and len(group["rows"]) > len(best["rows"]):
                 best = group
         if len(best["rows"]) >= ENOUGH:
             return best
     return best
-
-
-def first_weighted(report):
-    for row in report["layers"]:
-        if row["kind"] in WEIGHTED:
-            return row
-    return None
 
 
 def matrices(report):
@@ -497,6 +491,41 @@ def operation(report, names):
 # The rules, in their order
 
 
+def forward(report, found):
+    """Whether a value that is not finite arises going forward, and where first."""
+    previous = None
+    for row in report["layers"]:
+        if row["nonfinite"] is not None and row["nonfinite"] > 0:
+            evidence = [["values that are not finite", row["nonfinite"]]]
+            if row["kind"] == "input":
+                found.append(
+                    finding(
+                        "nonfinite_input",
+                        [row["name"]],
+                        evidence,
+                        "certain",
+                        "The data have them before the first layer.",
+                    )
+                )
+                return True
+            if previous is not None and previous["rms"] is not None:
+                evidence.append([f"size (rms) just before, at {previous['name']}", previous["rms"]])
+            what = f" It is the function {row['function']}." if row["function"] != "" else ""
+            found.append(
+                finding(
+                    "nonfinite_signal",
+                    [row["name"]],
+                    evidence,
+                    "certain",
+                    f"Going forward, this is the first output with NaN or infinite values; all before it are finite.{what}",
+                )
+            )
+            return True
+        if row["rms"] is not None:
+            previous = row
+    return False
+
+
 def nonfinite(report, found):
     bad = []
     for row in report["parameters"]:
@@ -513,36 +542,9 @@ def nonfinite(report, found):
             )
         )
         return
-    previous = None
-    for row in report["layers"]:
-        if row["nonfinite"] is not None and row["nonfinite"] > 0:
-            evidence = [["values that are not finite", row["nonfinite"]]]
-            if row["kind"] == "input":
-                found.append(
-                    finding(
-                        "nonfinite_input",
-                        [row["name"]],
-                        evidence,
-                        "certain",
-                        "The data have them before the first layer.",
-                    )
-                )
-                return
-            if previous is not None and previous["rms"] is not None:
-                evidence.append([f"size (rms) just before, at {previous['name']}", previous["rms"]])
-            what = f" It is the function {row['function']}." if row["function"] != "" else ""
-            found.append(
-                finding(
-                    "nonfinite_signal",
-                    [row["name"]],
-                    evidence,
-                    "certain",
-                    f"Going forward, this is the first output with NaN or infinite values; all before it are finite.{what}",
-                )
-            )
-            return
-        if row["rms"] is not None:
-            previous = row
+    finite_loss = report["loss"] is not None and is_finite(report["loss"])
+    if not finite_loss and forward(report, found):
+        return
     loss_is_bad = report["loss"] is not None and not is_finite(report["loss"])
     if loss_is_bad and len(report["layers"]) > 0:
         found.append(
@@ -568,6 +570,7 @@ def nonfinite(report, found):
         if row["gradient_nonfinite"] is not None and row["gradient_nonfinite"] > 0:
             entry = row
     if len(bad) == 0 and entry is None:
+        forward(report, found)
         return
     evidence = [["parameters with a gradient that is not finite", len(bad)], ["with a finite gradient", good]]
     if entry is not None:
@@ -795,7 +798,7 @@ def zeros(report, found):
     if len(prefix) > 0:
         top = prefix[len(prefix) - 1]
         for row in empty:
-            if row["index"] >= top["index"]:
+            if row["index"] >= top["index"] or row["gradient"] == 0:
                 found.append(
                     finding(
                         "zero_weights",
@@ -1011,7 +1014,7 @@ def signal(report, found):
             top = row
     at_start = report["step"] is not None and report["step"] == 0
     if top is not None and report["classes"] is not None and report["classes"] > 1 and usable(top["rms"]) and at_start:
-        if top["rms"] > 2.5:
+        if top["rms"] > 4:
             evidence = [
                 ["size (rms) of the outputs before the softmax", top["rms"]],
                 ["ln C, the loss of a guess", math.log(report["classes"])],
@@ -1067,7 +1070,10 @@ def slope(report, found):
     group = hidden(report)
     rows = []
     values = []
-    if len(group["rows"]) > 2:
+    if len(group["rows"]) == 0 and len(report["time"]) > 0:
+        report["slope_seen"] = []
+        return
+    if len(group["rows"]) > 0:
         measured_at = "outputs"
         for row in group["rows"]:
             if usable(row["gradient"]):
@@ -1154,11 +1160,13 @@ def slope(report, found):
         )
         return
     limit = 0.1 if measured_at == "outputs" else 0.05
+    # batch norm and ReLU grow by 1.2 a layer: a factor of 20 is what sixteen of them have, and train with
+    most = 100 if measured_at != "outputs" else 30 if has_norm(report) else 10
     add_theory(report, group["rows"], evidence)
     if look["look"] == "line" and total <= limit and look["high"] < 0.3:
         why = f"Layer by layer the gradient shrinks by an even factor on its way down; what counts is what is left in all.{caution}"
         found.append(finding("vanishing", names, evidence, trusted, why))
-    elif look["look"] == "line" and total >= (30 if measured_at == "outputs" else 100) and look["low"] > 5:
+    elif look["look"] == "line" and total >= most and look["low"] > most / 4:
         why = f"Layer by layer the gradient grows on its way down; what counts is the factor in all.{caution}"
         found.append(finding("exploding", names, evidence, trusted, why))
     elif look["look"] == "unclear":
@@ -1186,6 +1194,13 @@ def slope(report, found):
             )
 
 
+def has_norm(report):
+    for row in report["layers"]:
+        if row["kind"] == "norm":
+            return True
+    return False
+
+
 def recurrent_rows(report):
     for row in report["parameters"]:
         name = row["name"].lower()
@@ -1196,9 +1211,9 @@ def recurrent_rows(report):
 
 def few(report, found, rows, values, measured_at):
     """Too few layers for a rate. Where ∂E/∂h was recorded, what is left of it in all is a fact all the same."""
-    if measured_at == "outputs" and len(values) > 2:
-        falls = True
-        grows = True
+    if measured_at == "outputs" and len(values) > 0:
+        falls = len(values) > 2
+        grows = len(values) > 2
         for index in range(1, len(values)):
             falls = falls and values[index] > values[index - 1]
             grows = grows and values[index] < values[index - 1]
@@ -1216,9 +1231,6 @@ def few(report, found, rows, values, measured_at):
         if 0.01 <= total <= 100:
             report["slope_seen"] = evidence
             return
-    if measured_at == "outputs" and len(report["layers"]) > 0 and len(report["time"]) > 0:
-        report["slope_seen"] = []
-        return
     found.append(
         finding(
             "too_few",
@@ -1291,7 +1303,7 @@ def ordered(found):
     """Sick before odd by design before what cannot be told; a lost input comes after the slope that explains it.
 
     Where the gradient vanishes, differences between inputs die by the same factors on the way up: one illness, and the slope
-    names it.
+    names it. So do a signal that dies before gradients underflow, and outputs that are large because all grows.
     """
     names = []
     for item in found:
@@ -1303,7 +1315,12 @@ def ordered(found):
             break
         for item in found:
             if KINDS[item["kind"]]["verdict"] == wanted:
-                if item["kind"] == "input_lost" and "vanishing" in names:
+                kind = item["kind"]
+                if kind == "input_lost" and "vanishing" in names:
+                    late.append(item)
+                elif kind == "zero_below" and "signal_dies" in names:
+                    late.append(item)
+                elif kind == "output_scale" and ("exploding_in_time" in names or "exploding" in names):
                     late.append(item)
                 else:
                     result.append(item)
@@ -1324,7 +1341,7 @@ def decide(value):
         if row["gradient"] is not None and row["rms"] is not None:
             recorded = recorded + 1
     if len(found) == 0:
-        if recorded > 1:
+        if recorded > 0:
             evidence = [["layers recorded", recorded]]
             if report["slope_seen"] is not None:
                 for item in report["slope_seen"]:

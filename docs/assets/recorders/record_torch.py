@@ -140,7 +140,8 @@ class record(TorchFunctionMode):
         composed = next(module.children(), None) is not None and name
         if composed and torch.is_tensor(output) and not self.backward:
             before = self.made_by.get(output)
-            if before is None or not before["kept"] or before["kind"] == "norm":
+            wraps = before is not None and before["kept"] and before["kind"] != "norm"
+            if not wraps or (before["kind"] == "activation" and type(module) is not nn.Sequential):
                 self.add(name, "block", "", output)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
