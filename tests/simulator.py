@@ -1,9 +1,9 @@
 """Numba's CUDA simulator, with the lanes of a block one after another, and code written for several lanes run as Python.
 
 It is imported in a process of its own, with NUMBA_ENABLE_CUDASIM=1, before numba-cuda. The simulator's own threads run as
-the operating system likes, and poll. Here lane after lane goes from one barrier to the next, forwards or backwards: what a
-lane must not yet have read, or must have read before, shows as a wrong bit in one of the two orders. Lanes that do not all
-come to the same barriers are an error.
+the operating system likes, and poll. Here lane after lane goes from one barrier to the next, forwards or backwards (`turns`):
+what a lane must not yet have read, or must have read before, shows as a wrong bit in one of the two orders. Lanes that do
+not all come to the same barriers are an error. Memory holds NaN until it is written to.
 """
 
 import importlib
@@ -14,79 +14,64 @@ import types
 
 import numba
 import numpy as np
-from numba import njit
+from numba import cuda, njit
 from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.cudadrv.devices import FakeCUDAContext, FakeCUDADevice
+from turns import Lanes
 
 BACKWARDS = False
 
 
-class Lanes:
-    """Who is next: lane i may run while its semaphore was released."""
-
-    def __init__(self, count):
-        self.order = range(count)[:: -1 if BACKWARDS else 1]
-        self.may_run = [threading.Semaphore(0) for _ in self.order]
-        self.where = [None] * count
-        self.broken = None
-
-    def next(self, lane):
-        position = self.order.index(lane) + 1
-        if position == len(self.order):  # the last one comes to a barrier, or to its end: all must be there
-            if len(set(self.where)) > 1:
-                self.broken = f"the lanes wait at different barriers: {sorted(set(map(str, self.where)))}"
-            position = 0
-        self.may_run[self.order[position]].release()
-
-    def wait(self, lane, where):
-        self.where[lane] = where
-        self.next(lane)
-        self.may_run[lane].acquire()
-        if self.broken:
-            raise RuntimeError(self.broken)
-
-
-def syncthreads(thread):
-    """A barrier; it is known by the calls that led to it."""
-    calls, frame = [], sys._getframe(1)
+def place(thread):
+    """Where a lane waits: known by how often it has waited, and by the calls that led here."""
+    calls, frame = [], sys._getframe(2)
     while frame and frame.f_code.co_name not in ("run", "target"):
         calls.append((frame.f_code.co_name, frame.f_lineno))
         frame = frame.f_back
     thread.barriers = getattr(thread, "barriers", 0) + 1
-    thread._manager.lanes.wait(thread.thread_id, (thread.barriers, *calls))
+    return thread.barriers, *calls
+
+
+def syncthreads(thread):
+    thread._manager.lanes.wait(thread.thread_id, place(thread))
 
 
 def run_block(manager, grid_point, *arguments):
     """One block of the grid."""
     points = [*np.ndindex(*manager._block_dim)]
-    lanes = manager.lanes = Lanes(len(points))
+    lanes = manager.lanes = Lanes(len(points), BACKWARDS)
 
     def target():
         lane = threading.current_thread().thread_id
-        lanes.may_run[lane].acquire()
+        lanes.begin(lane)
         try:
             manager._f(*arguments)
         except Exception as error:
             lanes.broken = lanes.broken or f"{type(error).__name__}: {error}"
             raise
         finally:
-            lanes.where[lane] = "the end"
-            lanes.next(lane)
+            lanes.end(lane)
 
     threads = [simulator.BlockThread(target, manager, grid_point, point, False) for point in points]
-    for thread in threads:
-        thread.start()
-    lanes.may_run[lanes.order[0]].release()
-    for thread in threads:
-        thread.join()
+    lanes.run(threads)
     failures = [thread.exception for thread in threads if thread.exception]
     if failures:
-        raise next((failure[0] for failure in failures if "different barriers" not in str(failure[0])), failures[0][0])
+        raise next((failure[0] for failure in failures if str(failure[0]) != lanes.broken), failures[0][0])
 
 
 simulator.BlockThread.syncthreads = syncthreads
 simulator.BlockManager.run = run_block
 FakeCUDADevice.MULTIPROCESSOR_COUNT = FakeCUDAContext.MULTIPROCESSOR_COUNT = 1
+empty = cuda.device_array
+
+
+def device_array(*shape_and_type):
+    array = empty(*shape_and_type)
+    array._ary.reshape(-1).view(np.uint8).fill(255)
+    return array
+
+
+cuda.device_array = device_array
 
 
 # vgp_kernels.numerics.lanes, in Python
@@ -112,8 +97,15 @@ def columns_of_lane(n):
     return range(lane() % 32, int(n), 32)
 
 
+REACHED, OMITTED = set(), None  # barriers: the module and the line of a call of `together`
+
+
 def together():
-    syncthreads(this())
+    caller = sys._getframe(1)
+    barrier = caller.f_globals["__name__"], caller.f_lineno
+    REACHED.add(barrier)
+    if barrier != OMITTED:
+        syncthreads(this())
 
 
 KNOWN = {}  # what each lane puts
@@ -143,15 +135,9 @@ def in_ways(terms):
 
 
 def over_warp(combine):
-    box = {}
-
     def combined(value):
-        box[lane()] = value
-        together()
-        first = lane() // 32 * 32
-        total = combine(np.array([box[other] for other in range(first, first + 32)]))
-        together()
-        return total
+        thread = this()
+        return combine(np.array(thread._manager.lanes.shuffle(thread.thread_id, place(thread), value)))
 
     return combined
 

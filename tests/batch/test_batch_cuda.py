@@ -18,8 +18,8 @@ QUANTITIES = ("log_signal", "log_gradient", "log_weight_gradient", "correlation"
 ALL = 2**27  # bytes kept for the way back: more than these networks need
 
 RUN = """
-from vgp_kernels import batch
 from vgp_kernels.batch import cuda as batches
+from vgp_kernels.batch import kernels as batch
 
 def run(network, trials, seed, loss, memory):
     batch.MEMORY = memory
