@@ -126,6 +126,7 @@ def numbers(result):
             f"{name}_predicted": c["factor"]["predicted"],
             f"{name}_decades": c["mean"][0],
             f"{name}_lost": -c["mean"][0],
+            f"{name}_lost_predicted": -c["predicted"][0],
         }
     return found
 

@@ -31,6 +31,7 @@ class Parameters:
         ("selu", 1.5),
         ("elu", 2.5),
     )  # all above 1
+    near_one: tuple = (104, 117)  # widths of sigmoid networks with N(0, 1)
     seed: int = 0
 
 
@@ -61,6 +62,7 @@ def compute(p):
             str(n): {name: layer_factor(Network(DEPTH, n, name, weight_variance=v)) for name, v in p.other_networks}
             for n in p.other_widths
         },
+        "near_one": {str(n): layer_factor(Network(DEPTH, n, "sigmoid", weight_variance=float(n))) for n in p.near_one},
         "factors": p.factors,
         "matrices": [random_product(p, n, generator) for n in p.sizes],
         "powers": list(p.powers),
@@ -240,6 +242,11 @@ def numbers(result):
     printed = result["printed"]
     found = {key: entry["measured"] for key, entry in result["layers"].items()}
     found |= {f"{key}_wide": entry["predicted"] for key, entry in result["layers"].items()}
+    for n, entry in result["near_one"].items():
+        found |= {
+            f"near_one_{n}": entry["measured"],
+            f"near_one_{n}_shift": math.log(entry["predicted"] / entry["at_width"]),
+        }
     for entry in result["matrices"]:
         found |= {f"{field}_{entry['n']}": entry[field] for field in ("radius", "norm", "predicted", "measured")}
     found |= {f"power_{k}": value for k, value in zip(result["powers"], result["norms_of_powers"], strict=True)}

@@ -1,5 +1,6 @@
 """Predicted against measured factor per layer: every activation with five initialisers, and networks drawn at random."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,6 +175,7 @@ def numbers(result):
         found |= {f"{name}_{key}": n[key] for key in ("predicted", "measured", "deviation", "along_over_across")}
         if "at_width" in n:
             found[f"{name}_at_width"] = n["at_width"]
+            found[f"{name}_shift_of_log"] = n["width"] * math.log(n["at_width"] / n["predicted"])
             found[f"{name}_shift"] = 100 * (n["at_width"] / n["predicted"] - 1)
     return found
 

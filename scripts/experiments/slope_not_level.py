@@ -17,6 +17,8 @@ class Parameters:
     networks: int = 40
     seed: int = 0
     cases: tuple = ((64, 1, 1.0), (256, 1, 1.0), (64, 64, 1.0), (64, 1, 1024.0))  # (width, batch, loss scale)
+    # apart from the figure: another width, where all examples have one gradient at the top, and a narrow network
+    others: tuple = ((128, 64, 1.0, True), (8, 1, 1.0, False))
     ends: int = 2  # layers left out of the fitted line at either end
 
 
@@ -27,16 +29,17 @@ LN10 = math.log(10)
 
 def compute(p):
     with threadpool_limits(1):  # threads of BLAS only get in each other's way in matrices this small
-        cases = [case(p, *options) for options in p.cases]
+        cases, others = ([case(p, *options) for options in chosen] for chosen in (p.cases, p.others))
     return {
         "depth": p.depth,
         "networks": p.networks,
         "predicted": significant(math.exp(mean_field(Network(p.depth, 64, "sigmoid", "xavier")).rate), 5),
         "cases": cases,
+        "others": others,
     }
 
 
-def case(p, width, batch, scale):
+def case(p, width, batch, scale, shared=False):
     """log10 of each layer's |∂E/∂W| and |∂E/∂W|/|W| for the mean loss of a batch, its total, and the fitted factor."""
     phi, levels, ratios = activation("sigmoid"), [], []
     for trial in range(p.networks):
@@ -47,7 +50,8 @@ def case(p, width, batch, scale):
             z = matrix @ h[-1]
             h.append(phi.value(z))
             slopes.append(phi.slope(z))
-        g = scale * generator.standard_normal((width, batch)) / batch  # of the mean over the batch
+        g = scale * generator.standard_normal((width, 1 if shared else batch)) / batch  # of the mean over the batch
+        g = np.broadcast_to(g, (width, batch))
         norms = np.empty(p.depth)
         for layer in range(p.depth - 1, -1, -1):
             delta = slopes[layer] * g
@@ -142,16 +146,23 @@ def numbers(result):
         "largest": max(factors),
         "level_spread": max(levels) - min(levels),
         "total_above_top": max(case["total"] - case["top"] for case in result["cases"]),
+        "narrow": result["others"][1]["factor"],
         "below_top": result["cases"][0]["top"] - result["cases"][0]["bottom"],
     }
+
+
+def off_the_line(case, layer):
+    """By how many decades a layer, counted from 0, is above the line through the two next ones."""
+    ratio = case["ratio"]
+    return ratio[layer] - (2 * ratio[layer + 1] - ratio[layer + 2])
 
 
 PAGE = "diagnose/check.md"
 CLAIMS = [
     Claim(
         "slope-not-level",
-        "In this sigmoid network width, batch size and loss scale move all layers up or down together; the factor per layer stays the "
-        "same.",
+        "In this sigmoid network width, from 64 on, batch size and loss scale move all layers but the first up or down together; the "
+        "factor per layer stays the same.",
         "belief: gradients below 1e-7 are sick",
         lambda r: f"× {r['predicted']:.3f} per layer",
         lambda r: "; ".join(f"{label(case)}: × {case['factor']:.3f} ± {case['error']:.3f}" for case in r["cases"]),
@@ -160,8 +171,13 @@ CLAIMS = [
             # alike among each other, and within 2 % of the rate for infinite width and depth
             all(
                 abs(case["factor"] / r["predicted"] - 1) < 0.02 + 4 * case["error"] / case["factor"]
-                for case in r["cases"]
+                for case in [*r["cases"], r["others"][0]]
             )
+            # the second layer stands on the line of the others; the first does not, where all examples pull the same way
+            and all(abs(off_the_line(case, 1)) < 0.1 for case in [*r["cases"], r["others"][0]])
+            and off_the_line(r["others"][0], 0) < -0.2
+            # and a narrow network has another factor
+            and r["others"][1]["factor"] + 4 * r["others"][1]["error"] < r["predicted"]
             and numbers(r)["level_spread"] > 2
         ),
         PAGE,
