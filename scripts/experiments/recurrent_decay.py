@@ -38,6 +38,8 @@ class Parameters:
     bound_widths: tuple = (64, 128, 256)
     bound_sigmas: tuple = (0.55, 0.7, 0.9, 0.99)  # above the bound of 1/2 and below 1, linear
     bound_trials: int = 60
+    wide: int = 512  # a width at which a hundred steps are too few
+    wide_sigma: float = 0.99
     # apart from the figure: cell, weights, σ_w, variance of the input's share, width
     held_out: tuple = (
         ("tanh", "gaussian", 1.5, 2.0, 64),
@@ -66,27 +68,35 @@ def per_step(p, decades):
     return round(factor, 5), round(factor * LN10 * rates.std(ddof=1) / math.sqrt(len(rates)), 5)
 
 
-def above_the_bound(p, width):
+def above_the_bound(p, width, sigmas):
     """Linear networks between the bound and 1: the factor per step beside largest singular value and spectral radius of the same W."""
     unit = recurrent(p, "linear", "gaussian", 1.0, 0.0, width)
     matrices = [draw(unit, trial, p.seed).weights.astype(np.float64) for trial in range(p.bound_trials)]
     with threadpool_limits(1):
         radii = np.array([np.abs(np.linalg.eigvals(w)).max() for w in matrices])
-        largest = float(np.mean([np.linalg.norm(w, 2) for w in matrices]))
+        largest = np.array([np.linalg.norm(w, 2) for w in matrices])
     radius, error = float(np.exp(np.log(radii).mean())), float(np.log(radii).std(ddof=1) / math.sqrt(len(radii)))
     rows = []
-    for sigma in p.bound_sigmas:
+    for sigma in sigmas:
         network = recurrent(p, "linear", "gaussian", sigma, 0.0, width)
-        factor, factor_error = per_step(p, propagate(network, p.bound_trials, p.seed).log_gradient[:, ::-1] / LN10)
+        decades = propagate(network, p.bound_trials, p.seed).log_gradient[:, ::-1] / LN10
+        factor, factor_error = per_step(p, decades)
+        rates = LN10 * (decades[:, p.far] - decades[:, p.near]) / (p.far - p.near)
+        below = np.log(sigma * radii) - rates  # matrix by matrix
         rows.append(
             {
                 "width": width,
                 "sigma": sigma,
-                "largest": round(sigma * largest, 4),
+                "largest": round(sigma * float(largest.mean()), 4),
+                "least_largest": round(sigma * float(largest.min()), 4),
                 "radius": round(sigma * radius, 5),
                 "radius_error": round(sigma * radius * error, 5),
                 "factor_measured": factor,
                 "factor_error": factor_error,
+                "below": round(float(below.mean()), 5),
+                "below_error": round(float(below.std(ddof=1)) / math.sqrt(p.bound_trials), 5),
+                "most_below": round(float(below.max()), 5),
+                "correlation": round(float(np.corrcoef(rates, np.log(radii))[0, 1]), 4),
             }
         )
     return rows
@@ -134,7 +144,8 @@ def compute(p):
         "scalar_weight": p.scalar_weight,
         "scalar_factor": round(scalar_factor(p.scalar_weight), 6),
         "curves": curves,
-        "bound": [row for width in p.bound_widths for row in above_the_bound(p, width)],
+        "bound": [row for width in p.bound_widths for row in above_the_bound(p, width, p.bound_sigmas)],
+        "wide": above_the_bound(p, p.wide, (p.wide_sigma,))[0],
         "held_out": [held_out(p, *options) for options in p.held_out],
     }
 
@@ -196,7 +207,7 @@ def caption(result):
         f"The norm of $\\partial E/\\partial h_t$, {result['steps']} steps back, in recurrent networks of width "
         f"{result['width']}: linear without input (left), tanh with random inputs (right). Lines: mean-field theory; points: "
         f"mean of the logarithm over {result['trials']} networks. The weights are the same at every step, and at this "
-        "width one sees it: linear networks end above the line, on the spectral radius of their own matrix."
+        "width one sees it: linear networks end above the line, near the spectral radius of their own matrix."
     )
 
 
@@ -270,9 +281,10 @@ def numbers(result):
             f"{key}_radius": c["radius"],
             f"{key}_decades": c["mean"][-1],
         }
-    for x in result["bound"]:
+    for x in [*result["bound"], result["wide"]]:
         key = f"bound_{x['width']}_{x['sigma']:g}".replace(".", "_")
         found |= {f"{key}_{what}": x[what] for what in ("largest", "radius", "factor_measured")}
+        found[f"below_{x['width']}"] = 100 * x["below"]
     return found
 
 
@@ -292,14 +304,14 @@ def agrees(c, expected):
 CLAIMS = [
     Claim(
         "recurrent-vanishes-above-the-bound",
-        "Above one half a Gaussian recurrent matrix passes no singular-value test, and yet the gradient of a linear network vanishes, "
-        "until the spectral radius of that matrix reaches 1.",
+        "Somewhat above one half a Gaussian recurrent matrix passes no singular-value test, and yet the gradient of a linear network "
+        "vanishes, until the spectral radius of that matrix reaches 1.",
         "Pascanu, Mikolov & Bengio 2013, proof in section 2.1: a norm of W below 1/γ is sufficient for vanishing",
         lambda r: "spectral radius " + ", ".join(f"{x['radius']:.3f}" for x in at_width(r)) + f" (width {r['width']})",
         lambda r: "factor per step " + ", ".join(f"{x['factor_measured']:.3f}" for x in at_width(r)),
         "holds with a condition",
         lambda r: all(
-            x["largest"] > 1
+            x["least_largest"] > 1
             and agrees(x, x["radius"])
             and (x["radius"] > 0.97 or x["factor_measured"] < 1)
             and (x["radius"] < 1.01 or x["factor_measured"] > 1)
@@ -309,14 +321,18 @@ CLAIMS = [
     ),
     Claim(
         "recurrent-linear-follows-the-radius",
-        "Over a hundred steps a linear recurrent network follows the spectral radius of its own matrix to about a per cent, not the "
-        "average over matrices.",
+        "Up to width 256 a linear recurrent network follows, over a hundred steps, the spectral radius of its own matrix, from about "
+        "one per cent below; the wider it is, the less closely.",
         "textbook: λ < 1 iff the gradient vanishes",
         lambda r: f"spectral radius {curve(r, 'linear', 'gaussian', 1.0)['radius']:.3f}",
         factor_of("linear", "gaussian", 1.0),
         "holds with a condition",
-        lambda r: all(
-            agrees(c, c["radius"]) for c in [*r["bound"], *r["curves"]] if c.get("cell", "linear") == "linear"
+        lambda r: (
+            # matrix by matrix, in the logarithm
+            all(abs(x["below"] - 0.01) < 0.005 + 4 * x["below_error"] and x["correlation"] > 0.85 for x in r["bound"])
+            and r["wide"]["below"] - r["bound"][0]["below"]
+            > 4 * math.hypot(r["wide"]["below_error"], r["bound"][0]["below_error"])
+            and r["wide"]["correlation"] < min(x["correlation"] for x in r["bound"])
         ),
         "fix/recurrent.md",
     ),
