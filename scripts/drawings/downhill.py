@@ -18,7 +18,7 @@ def draw(phone):
     axes.plot(w, loss(w), color=INK, linewidth=2)
     for place, words, x, y in (
         (-1.6, "nearly flat:\na small step", -3.4, 0.7),
-        (0.7, "steep:\na large step", 2.1, 0.72),
+        (0.7, "steep:\na large step", 2.3, 0.62),
     ):
         slope = (loss(place + 1e-4) - loss(place - 1e-4)) / 2e-4
         reach = np.array([-0.8, 0.8])

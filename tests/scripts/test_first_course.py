@@ -79,7 +79,9 @@ def undefined(text: str) -> list[str]:
     """Symbols of the page that are met before their name is, and symbols that a first course does not have."""
     text, wrong, met = outside_code(text), [], set()
     for formula in re.finditer(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", text, re.DOTALL):
-        tex = re.sub(r"\\(?:begin|end|text|operatorname)\{[^}]*\}|\\(?!sigma|partial)[a-zA-Z]+", " ", formula[1] or formula[2])
+        tex = re.sub(
+            r"\\(?:begin|end|text|operatorname)\{[^}]*\}|\\(?!sigma|partial)[a-zA-Z]+", " ", formula[1] or formula[2]
+        )
         start = text.rfind("\n\n", 0, formula.start())
         said = text[max(start, 0) : text.find("\n\n", formula.end())]
         for symbol in re.findall(r"\\sigma'?|\\partial|[a-zA-Z]", tex):
