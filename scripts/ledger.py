@@ -53,7 +53,7 @@ REMARKS = {
     "6.2": "ELU's is near 1 just below zero and almost 0 far below; the weights decide whether the gradient lasts",
     "6.3": "they no longer vanish; in ReLU networks they grow as a power of the depth with skips, by 1.2 or more per layer without",
     "6.4": "in ReLU networks what is added at each block needs a scale or a norm, or it explodes",
-    "6.5": "at the start; they help because they set the weights' share of the factor",
+    "6.5": "at the start, if the inputs have a mean square near 1 or less; they help because they set the weights' share of the factor",
     "7.1": "of the sigmoid, at the usual weights; of tanh, with weights that are too small or biases that are too large",
     "7.2": "ReLU with He's weights, skips with a scale or a norm",
 }

@@ -95,9 +95,11 @@ def at_critical(p, name, variance):
     """What the weights that keep the gradient at q = 1 do when q = 1 is where the signal starts, but not where it stays; theory."""
     network = Network(p.depth, p.width, name, weight_variance=variance, input_rms=1 / math.sqrt(variance))
     log_gradient = mean_field(network).log_gradient
+    unit = mean_field(Network(p.depth, p.width, name, weight_variance=variance))
     return {
         "last_factor": significant(math.exp(log_gradient[p.depth - 1] - log_gradient[p.depth]), 6),
         "decades_predicted": significant(log_gradient[0] / LN10, 5),
+        "decades_of_unit_inputs": significant(unit.log_gradient[0] / LN10, 5),
     }
 
 
@@ -136,6 +138,7 @@ def selu_three_quarters(p):
         return {
             "measured": significant(math.exp(rates.mean()), 6),
             "error": significant(rates.std(ddof=1) / math.sqrt(trials), 2),
+            "first": significant(math.exp((flow[:, 0] - flow[:, near]).mean()), 4),  # of what reached layer 100
         }
 
     predicted = (log_gradient_at_width(network(far))[[near, far - 1]] @ [1, -1]) / (far - 1 - near)
@@ -268,6 +271,7 @@ def numbers(result):
         }
         found |= {f"{key}_kept_predicted": row["at_preserving"]["predicted"]}
         found |= {f"{key}_critical_decades": row["at_critical"]["decades_predicted"]}
+        found |= {f"{key}_critical_decades_unit": row["at_critical"]["decades_of_unit_inputs"]}
         found |= {f"{key}_critical_factor": row["at_critical"]["last_factor"]}
         if "advised" in row:
             found |= {
@@ -378,9 +382,10 @@ CLAIMS = [
     ),
     Claim(
         "selu-three-quarters",
-        "PyTorch's gain of ¾ makes the gradient of a SELU network fall once, to about a quarter, while the signal settles at a smaller "
-        "size, and then change slowly, at a rate that depends on the width: per layer it grows by about a thousandth at width 1,024, "
-        "stays nearly level at 256, and falls by about eight thousandths at 64. Gain 1 makes it grow by three per cent per layer.",
+        "PyTorch's gain of ¾ makes the gradient of a wide SELU network fall once, to about a quarter, while the signal settles at a "
+        "smaller size, and then change slowly, at a rate that depends on the width: per layer it grows by about a thousandth at width "
+        "1,024, stays nearly level at 256, and falls by about eight thousandths at 64. Gain 1 makes it grow by three per cent per "
+        "layer at width 256.",
         "PyTorch, torch.nn.init.calculate_gain: SELU ¾, for more stable gradient flow",
         lambda r: (
             f"gain ¾: {r['selu']['left']['100']:.3f} of the norm after 100 layers, × {r['selu']['at_width']:.5f} per layer "
@@ -402,6 +407,7 @@ CLAIMS = [
                 for width, told in (("256", 1.0), ("64", 0.992))
             )
             and 0.2 < r["selu"]["left"]["100"] < 0.3
+            and 0.2 < r["selu"]["first"] < 0.3
             and agrees(by_name(r)["selu"]["advised"])
             and agrees(kept(r, "selu"))
             and 0.03 < kept(r, "selu")["measured"] - 1 < 0.035

@@ -314,7 +314,7 @@ CLAIMS = [
         "Xavier for slopes near 1 and He for ReLU, and not for the sigmoid.",
         "note 6.5",
         *factors("sigmoid", "sigmoid_he", "tanh", "relu"),
-        "holds",
+        "holds with a condition",
         lambda r: (
             agrees(r, "sigmoid", "sigmoid_he", "tanh", "relu")
             and max(value(r, "sigmoid"), value(r, "sigmoid_he")) < 0.33

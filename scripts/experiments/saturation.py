@@ -8,8 +8,9 @@ from experiment import Claim, significant
 from experiments._factor import BOTTOM, DEPTH, TOP, TRIALS, WIDTH, shift_by_width
 from experiments.what_vanishes import log_delta
 from style import INK, MUTED, measured_style, new_figure, ramp, theory_style
+from threadpoolctl import threadpool_limits
 
-from vgp_kernels import Network, activation, mean_field, propagate
+from vgp_kernels import INITIALISERS, Network, activation, mean_field, propagate
 from vgp_kernels.theory.mean_field import moments, nodes
 
 
@@ -25,11 +26,15 @@ class Parameters:
     top: int = TOP
     weight_variances: tuple = (1 / 3, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
     far: tuple = (1.0, 5.0, 10.0, 20.0)  # |x| at which slopes are told
+    initialised: tuple = (("sigmoid", "xavier"), ("sigmoid", "he"), ("tanh", "xavier"), ("tanh", "he"))
+    input_sizes: tuple = (1.0, 10.0)  # root mean squares
+    forward_layers: int = 10
+    forward_trials: int = 40
     edge: float = 0.05  # a unit counts as saturated if its value is within this of 0 or 1
 
 
 PARAMETERS = Parameters()
-TOLERANCE = None
+TOLERANCE = {"initialised": (0.01, 0.001)}  # sums of BLAS differ in rounding, and a unit may then count or not
 
 
 def compute(p):
@@ -47,6 +52,11 @@ def compute(p):
         "network_theory": [predicted_network(float(x), log_edge) for x in w],
         "critical_weight_variance": significant(critical, 8),
         "critical_saturated": predicted_network(critical, log_edge)[3],
+        "initialised": [
+            {"activation": name, "initialiser": law, "input_size": size} | saturated_units(p, name, law, size)
+            for name, law in p.initialised
+            for size in p.input_sizes
+        ],
         "far": list(p.far),
         "far_slopes": {name: far_slopes(p, name) for name in ("sigmoid", "relu", "leaky_relu", "elu")},
         "first_zero": {"float64": first_zero(np.float64), "float32": first_zero(np.float32)},
@@ -114,6 +124,27 @@ def measure(p, weight_variance, log_edge):
         found[name] = significant(factor, 5)
         found[f"{name}_error"] = significant(factor * per_trial.std(ddof=1) / math.sqrt(p.trials), 2)
     return found
+
+
+def saturated_units(p, name, law, size):
+    """The share of units, layer by layer, whose slope is below that of a sigmoid at the edge, over the largest; explicit matrices."""
+    phi, shares = activation(name), []
+    deviation = math.sqrt(Network(1, p.width, name, law).weight_variance / p.width)
+    least = 4 * p.edge * (1 - p.edge) * float(phi.slope(np.zeros(1))[0])
+    with threadpool_limits(1):  # so that the sums are taken in one order
+        for trial in range(p.forward_trials):
+            generator = np.random.default_rng([p.seed, trial])
+            h, layers = size * generator.standard_normal(p.width), []
+            for _ in range(p.forward_layers):
+                z = deviation * generator.standard_normal((p.width, p.width)) @ h
+                h = phi.value(z)
+                layers.append(float((phi.slope(z) < least).mean()))
+            shares.append(layers)
+    shares = np.array(shares)
+    return {
+        "share": significant(shares.mean(axis=0), 4),
+        "share_error": significant(shares.std(axis=0, ddof=1) / math.sqrt(p.forward_trials), 2),
+    }
 
 
 def critical_weight_variance():
@@ -275,6 +306,27 @@ CLAIMS = [
                 for slopes in r["far_slopes"]["sigmoid"].values()
                 for x, slope in zip(r["far"], slopes, strict=True)
             )
+        ),
+        "learn/saturation.md",
+    ),
+    Claim(
+        "initialisers-avoid-saturation",
+        "With inputs of mean square 1, Xavier and He initialisation leave less than a third of sigmoid and tanh units saturated in the "
+        "first layer and less than a tenth from the fourth on; with inputs ten times as large most units of the first are.",
+        "note 6.5",
+        lambda r: "few units",
+        lambda r: "; ".join(
+            f"{activation(x['activation']).label}, {INITIALISERS[x['initialiser']].label}, inputs of size {x['input_size']:g}: "
+            f"{100 * x['share'][0]:.2g} % in the first layer, {100 * x['share'][3]:.2g} % in the fourth"
+            for x in r["initialised"]
+        ),
+        "holds with a condition",
+        lambda r: all(
+            x["share"][0] + 4 * x["share_error"][0] < 1 / 3
+            and all(share + 4 * error < 0.1 for share, error in zip(x["share"][3:], x["share_error"][3:], strict=True))
+            if x["input_size"] == 1
+            else x["share"][0] - 4 * x["share_error"][0] > 0.5
+            for x in r["initialised"]
         ),
         "learn/saturation.md",
     ),
