@@ -1,6 +1,6 @@
 """Sick and healthy PyTorch networks, built for real and recorded: what is true of each, and what the diagnosis says.
 
-    python scripts/diagnosis_networks.py     build and ask all, write docs/assets/diagnosis.json and the page's table
+    python scripts/diagnosis_networks.py     build and ask all, write docs/assets/diagnosis.json, the page's table and examples
 
 PyTorch is no requirement of the project: pip install torch==2.13.0. Each kind is built by several seeds and sizes. A case is a
 function of (seed, size) that returns (model, loss): `loss()` makes the forward pass. `true` is what should be said; "healthy" means
@@ -25,6 +25,11 @@ from record_torch import record  # noqa: E402
 from vgp_kernels.diagnosis import diagnose  # noqa: E402
 
 RESULT, TABLE = ROOT / "docs" / "assets" / "diagnosis.json", ROOT / "docs" / "assets" / "diagnosis_table.md"
+EXAMPLES = ROOT / "docs" / "javascripts" / "doctor.examples.js"
+SHOWN = (  # networks whose reports the page offers
+    "sigmoid", "relu_default", "small_weights", "detached", "dead_layer", "sign", "one_softmax", "large_head", "rnn",
+    "bad_where", "unet", "lora_0", "relu_he",
+)  # fmt: skip
 SEEDS = (0, 1, 2)
 CASES: list[tuple[str, str, bool, Callable]] = []  # true kind, what it is, whether it is recorded at step 0, builder
 
@@ -624,6 +629,28 @@ def trained_sigmoid(size):
     return steps(model, lambda: F.binary_cross_entropy(model(x), y), 300, 0.3)
 
 
+def examples():
+    """{name: report} of the networks that the page offers, without what the rules do not use."""
+    kept = {}
+    for _, _, first, build in CASES:
+        if build.__name__ in SHOWN:
+            torch.manual_seed(0)
+            model, loss = build(0)
+            with record(model, step=0 if first else 100) as recorder:
+                loss().backward()
+            kept[build.__name__] = shorter(recorder.report)
+    return kept
+
+
+def shorter(value):
+    """Four significant figures, and no field that is empty."""
+    if isinstance(value, dict):
+        return {key: shorter(part) for key, part in value.items() if part not in ("", [], None) or key == "gradient"}
+    if isinstance(value, list):
+        return [shorter(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def ask(true, what, first, build, seed, size):
     """{what, true, said, named, …} for one network."""
     torch.manual_seed(seed)
@@ -678,6 +705,10 @@ if __name__ == "__main__":
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in found)
     RESULT.write_text(f'{{\n "made_with": {json.dumps(made_with)},\n "networks": [\n{lines}\n ]\n}}\n')
     TABLE.write_text(table(found))
+    reports = ",\n".join(f"{json.dumps(name)}: {json.dumps(report)}" for name, report in examples().items())
+    EXAMPLES.write_text(
+        f"// Recorded by scripts/diagnosis_networks.py from small networks.\nconst VGP_EXAMPLES = {{\n{reports}\n}};\n"
+    )
     for row in found:
         if row["outcome"] != "right":
             print(row)

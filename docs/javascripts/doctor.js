@@ -97,3 +97,112 @@ function vgpDiagnose(text) {
   }
   return rules.decide(value);
 }
+
+/* What is shown. All text that comes from a file is set as text, never as HTML. */
+const vgpDoctor = (() => {
+  const SVG = "http://www.w3.org/2000/svg", LARGEST = 50e6;
+  const VERDICTS = { sick: "Found", note: "Odd, perhaps by design", unknown: "Cannot be told", healthy: "Nothing found" };
+
+  function element(name, attributes = {}, ...children) {
+    const made = attributes.svg ? document.createElementNS(SVG, name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) if (key !== "svg") made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  }
+  const shape = (name, attributes, ...children) => element(name, { ...attributes, svg: true }, ...children);
+
+  /* Curves {label, dash, points: [{name, text, y}]} over a common axis; y is log₁₀ or null. The suspects are marked. */
+  function picture(curves, suspects, axis) {
+    const width = 640, height = 280, left = 46, right = 12, top = 10, bottom = 34;
+    const ys = curves.flatMap((curve) => curve.points.map((point) => point.y)).filter((y) => y !== null);
+    if (!ys.length) return element("p", {}, "There is no finite number above 0 to draw.");
+    let low = Math.floor(Math.min(...ys)), high = Math.ceil(Math.max(...ys));
+    if (high === low) high = low + 1;
+    const count = Math.max(...curves.map((curve) => curve.points.length));
+    const x = (i) => left + ((width - left - right) * (i + 0.5)) / count;
+    const y = (value) => top + ((height - top - bottom) * (high - value)) / (high - low);
+    const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", "font-size": "13", fill: "currentColor", role: "group", "aria-label": axis });
+    const stride = Math.ceil((high - low) / 8);
+    for (let tick = low; tick <= high; tick += stride) {
+      drawing.append(shape("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), stroke: "currentColor", opacity: ".15" }));
+      drawing.append(shape("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick).replace("-", "−")));
+    }
+    for (const { label, dash, points } of curves) {
+      const path = points.map((point, i) => (point.y === null ? "" : `${x(i).toFixed(1)},${y(point.y).toFixed(1)}`)).filter(Boolean).join(" ");
+      drawing.append(shape("polyline", { points: path, fill: "none", stroke: "currentColor", "stroke-width": "1", opacity: ".5", ...(dash && { "stroke-dasharray": dash }) }));
+      points.forEach((point, i) => {
+        const suspect = suspects.has(point.name);
+        const title = shape("title", {}, `${point.name}: ${point.text}`);
+        const at = { cx: x(i), cy: point.y === null ? height - bottom : y(point.y), r: suspect ? 5 : 4 };
+        const colours = point.y === null ? { fill: "none", stroke: "currentColor" } : dash ? { fill: "none", stroke: "currentColor" } : { fill: suspect ? "var(--md-accent-fg-color)" : "currentColor" };
+        const reachable = dash ? { "aria-hidden": "true" } : { tabindex: points.length > 60 ? "-1" : "0", role: "img", "aria-label": `${label}, ${point.name}: ${point.text}` };
+        drawing.append(shape("circle", { ...at, ...colours, ...reachable }, title));
+      });
+    }
+    drawing.append(shape("text", { x: left, y: height - 8 }, axis.startsWith("time") ? "first step" : "input"));
+    drawing.append(shape("text", { x: width - right, y: height - 8, "text-anchor": "end" }, axis.startsWith("time") ? "last step" : "loss"));
+    return drawing;
+  }
+
+  function pictures(answer) {
+    const parts = [], suspects = new Set(answer.verdict === "healthy" ? [] : answer.layers);
+    if (answer.rows.length > 1) {
+      const isSignal = answer.rows.some((row) => row.signal !== null);
+      const curve = (label, key, dash) => ({ label, dash, points: answer.rows.map((row) => ({ name: row.name, text: row.text, y: row[key] })) });
+      const curves = [curve(isSignal ? "gradient" : "gradient over weight", "gradient", "")];
+      if (isSignal) curves.push(curve("signal", "signal", "3 4"));
+      parts.push(element("p", {}, isSignal ? "Filled points: log₁₀ of the gradient ∂E/∂h at each layer. Rings on a dashed line: log₁₀ of the signal’s size. Empty points on the axis: 0, or no finite number." : "Points: log₁₀ of gradient over weight of each matrix. Empty points on the axis: 0, none, or no finite number."));
+      parts.push(picture(curves, suspects, "layers, input to loss"));
+    }
+    for (const row of answer.time.slice(0, 4)) {
+      const points = row.gradient.slice(0, 600).map((norm, t) => ({ name: `step ${t + 1}`, text: norm === null ? "none" : vgpPlain.figures(norm), y: norm > 0 && Number.isFinite(norm) ? Math.log10(norm) : null }));
+      if (points.length > 1) parts.push(element("p", {}, `log₁₀ of the gradient over time: ${row.name}`), picture([{ label: "gradient", dash: "", points }], new Set(), `time, of ${row.name}`));
+    }
+    return parts;
+  }
+
+  function finding(item, base) {
+    const list = element("dl", {});
+    const add = (term, ...what) => { if (what.join("")) list.append(element("dt", {}, term), element("dd", {}, ...what)); };
+    add("Where", item.where);
+    add("Why", `${item.why} (${item.certainty})`);
+    add("In numbers", item.evidence.map((fact) => (fact.value ? `${fact.label}: ${fact.value}` : fact.label)).join("; "));
+    add("Change", item.change);
+    if (item.code) list.append(element("dd", {}, element("pre", {}, element("code", {}, item.code))));
+    add("Then", item.next);
+    list.append(element("dt", {}, "Read"), element("dd", {}, element("a", { href: `${base}${item.page.replace(/index$/, "")}${item.page.endsWith("index") ? "" : "/"}` }, "the page that explains it")));
+    return list;
+  }
+
+  function show(answer, place, base) {
+    const head = element("p", { role: "status" }, element("strong", {}, `${VERDICTS[answer.verdict]}: ${answer.title}`));
+    const also = answer.also.length ? [element("p", {}, "Also seen:"), element("ul", {}, ...answer.also.map((item) => element("li", {}, `${item.title}${item.where ? `: ${item.where}` : ""}. ${item.why}`)))] : [];
+    const remarks = answer.remarks.map((remark) => element("p", {}, remark));
+    place.replaceChildren(head, ...(answer.error ? [element("p", {}, answer.error)] : [finding(answer, base), ...pictures(answer), ...also, ...remarks]));
+  }
+
+  function start(doctor) {
+    const text = doctor.querySelector("textarea"), file = doctor.querySelector("input[type=file]"), place = doctor.querySelector(".diagnosis");
+    const base = new URL(doctor.dataset.base, location.href).href;
+    const ask = () => { if (text.value.trim()) show(vgpDiagnose(text.value), place, base); else place.replaceChildren(); };
+    const take = (given) => {
+      if (!given) return;
+      if (given.size > LARGEST) return place.replaceChildren(element("p", { role: "alert" }, "The file has more than 50 megabytes: this is no report."));
+      given.text().then((content) => {
+        // a textarea with megabytes is slow; such a file is read and not shown
+        text.value = content.length < 300000 ? content : "";
+        show(vgpDiagnose(content), place, base);
+      });
+    };
+    text.addEventListener("input", ask);
+    file.addEventListener("change", () => take(file.files[0]));
+    doctor.addEventListener("dragover", (event) => event.preventDefault());
+    doctor.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
+    for (const button of doctor.querySelectorAll("button[data-example]")) {
+      button.addEventListener("click", () => { text.value = JSON.stringify(VGP_EXAMPLES[button.dataset.example], null, 1); ask(); });
+    }
+    ask();
+  }
+
+  return { start };
+})();

@@ -1,4 +1,4 @@
-/* Loads the instruments where a page has one; other pages pay for these few lines only. */
+/* Loads the instruments, and the diagnosis, where a page has one; other pages pay for these few lines only. */
 (() => {
   const base = document.currentScript.src.replace(/[^/]*$/, "");
   const loading = new Map();
@@ -35,6 +35,11 @@
     for (const element of document.querySelectorAll(".instrument[data-instrument]:not([data-watched])")) {
       element.dataset.watched = "";
       near.observe(element);
+    }
+    const doctor = document.querySelector("#doctor:not([data-watched])");
+    if (doctor) {
+      doctor.dataset.watched = "";
+      Promise.all(["doctor.rules.js", "doctor.examples.js", "doctor.js"].map(load)).then(() => vgpDoctor.start(doctor));
     }
   }
 
