@@ -216,6 +216,9 @@ class record(TorchFunctionMode):
         if x.numel() > SAMPLE and x.ndim > 1:
             x = x[: max(16, x.shape[0] * SAMPLE // x.numel())]
         row["inputs"] = x.shape[0] if x.ndim > 1 else 1
+        whole = x
+        if x.numel() > SAMPLE and x.ndim > 3:
+            x = x[..., :: math.ceil(x.numel() / SAMPLE)]  # of an image's columns some
         x = x.float()
         square = x.square()
         row["rms"], row["mean"] = square.mean().sqrt(), x.mean()
@@ -226,7 +229,8 @@ class record(TorchFunctionMode):
         off = x == 0
         row["zeros"] = off.float().mean()
         unit = 1 if self.last_weighted == "conv" and x.ndim > 2 else x.ndim - 1
-        row["dead"] = off.all(dim=[d for d in range(x.ndim) if d != unit]).float().mean() if x.ndim > 1 else None
+        if x.ndim > 1:
+            row["dead"] = (whole == 0).all(dim=[d for d in range(x.ndim) if d != unit]).float().mean()
         function = row["function"]
         if function == "relu":
             row["slope"] = 1 - row["zeros"]
