@@ -24,7 +24,7 @@ from record_torch import record  # noqa: E402
 
 from vgp_kernels.diagnosis import diagnose  # noqa: E402
 
-RESULT, TABLE = ROOT / "docs" / "assets" / "diagnosis.json", ROOT / "docs" / "assets" / "diagnosis_table.md"
+RESULT, TABLE = ROOT / "docs" / "assets" / "diagnosis.json", ROOT / "docs" / "assets" / "diagnosis_table.txt"
 EXAMPLES = ROOT / "docs" / "javascripts" / "doctor.examples.js"
 SHOWN = (  # networks whose reports the page offers
     "sigmoid", "relu_default", "small_weights", "detached", "dead_layer", "sign", "one_softmax", "large_head", "rnn",
