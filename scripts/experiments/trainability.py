@@ -23,6 +23,9 @@ class Parameters:
     rate: float = 0.02  # small enough for the chaotic networks
     epochs: int = 8
     trials: int = 1
+    longer_epochs: int = 40  # at one depth and with weights for which six depth scales are 22 layers
+    longer_weight_variance: float = 1.0
+    longer_depth: int = 32
     seed: int = 0
     training_examples: int = 1437
     split_seed: int = 0
@@ -36,13 +39,21 @@ SCALES = 6  # depths up to so many depth scales were found trainable
 
 def compute(p):
     data = digits(p.training_examples, p.split_seed)
-    accuracy = [[accuracy_of(p, depth, variance, data) for depth in p.depths] for variance in p.weight_variances]
+    accuracy = [
+        [accuracy_of(p, depth, variance, data, p.epochs) for depth in p.depths] for variance in p.weight_variances
+    ]
     return {
         "width": p.width,
         "epochs": p.epochs,
         "depths": list(p.depths),
         "weight_variances": list(p.weight_variances),
         "accuracy": accuracy,
+        "longer": {
+            "epochs": p.longer_epochs,
+            "weight_variance": p.longer_weight_variance,
+            "depth": p.longer_depth,
+            "accuracy": accuracy_of(p, p.longer_depth, p.longer_weight_variance, data, p.longer_epochs),
+        },
         "curve": list(p.curve),
         "six_scales": [six_scales(p, variance) for variance in p.curve],
         "at_grid": [six_scales(p, variance) for variance in p.weight_variances],
@@ -50,10 +61,10 @@ def compute(p):
     }
 
 
-def accuracy_of(p, depth, variance, data):
+def accuracy_of(p, depth, variance, data, epochs):
     network = Network(depth, p.width, "tanh", weight_variance=variance, bias_variance=p.bias_variance)
     done = train(
-        network, learning_rate=p.rate, epochs=p.epochs, batch_size=p.batch_size, trials=p.trials, seed=p.seed, **data
+        network, learning_rate=p.rate, epochs=epochs, batch_size=p.batch_size, trials=p.trials, seed=p.seed, **data
     )
     return round(float(np.nan_to_num(done.train_accuracy[:, -1]).mean()), 4)
 
@@ -88,17 +99,24 @@ def cell_edges(centres):
 
 
 def half_depths(result):
-    """For each weight variance, the depth at which the accuracy falls through one half; NaN where it never does."""
-    depths = result["depths"]
-    found = []
-    for row in result["accuracy"]:
-        last = max((i for i, accuracy in enumerate(row) if accuracy >= 0.5), default=None)
-        if last is None or last == len(row) - 1:
-            found.append(math.nan)
-        else:
-            share = (row[last] - 0.5) / (row[last] - row[last + 1])
-            found.append(depths[last] + share * (depths[last + 1] - depths[last]))
-    return found
+    """For each weight variance, the depth at which the accuracy falls through one half."""
+    return [half_depth(result["depths"], row) for row in result["accuracy"]]
+
+
+def shorter(result):
+    """The accuracy of the network that is trained longer, where the others end."""
+    longer = result["longer"]
+    row = result["accuracy"][result["weight_variances"].index(longer["weight_variance"])]
+    return row[result["depths"].index(longer["depth"])]
+
+
+def half_depth(depths, row):
+    """The depth at which the accuracy falls through one half; NaN where it never does."""
+    last = max((i for i, accuracy in enumerate(row) if accuracy >= 0.5), default=None)
+    if last is None or last == len(row) - 1:
+        return math.nan
+    share = (row[last] - 0.5) / (row[last] - row[last + 1])
+    return depths[last] + share * (depths[last + 1] - depths[last])
 
 
 def caption(result):
@@ -132,7 +150,7 @@ def data(result):
 
 
 def numbers(result):
-    found = {"critical": result["critical"]}
+    found = {"critical": result["critical"], "longer": result["longer"]["accuracy"], "shorter": shorter(result)}
     columns = zip(result["weight_variances"], result["at_grid"], half_depths(result), strict=True)
     for variance, scales, half in columns:
         name = f"{variance:g}".replace(".", "_")
@@ -163,17 +181,24 @@ def early(result):
 CLAIMS = [
     Claim(
         "six-depth-scales",
-        "After eight epochs tanh networks away from the critical line have learnt down to six depth scales where gradients vanish, and "
-        "to less, but more than half of that, where they explode; near it accuracy falls before that depth.",
+        "After eight epochs at the rate 0.02 tanh networks away from the critical line have learnt down to about six depth scales "
+        "where gradients vanish, and to less, but more than half of that, where they explode; near it accuracy falls before that "
+        "depth. With five times the epochs they learn deeper where gradients vanish.",
         "Schoenholz et al. 2017",
         lambda r: ", ".join(f"{scales:.0f}" for _, scales, _ in away_from_critical(r)) + " layers",
         lambda r: (
             ", ".join(f"{half:.0f}" for _, _, half in away_from_critical(r))
-            + f" layers; near the line {min(early(r)):.2f} or more of accuracy lost at {r['depths'][-1]} layers"
+            + f" layers; near the line {min(early(r)):.2f} or more of accuracy lost at {r['depths'][-1]} layers; at "
+            f"σ_w² = {r['longer']['weight_variance']:g} and {r['longer']['depth']} layers {shorter(r):.2f}, after "
+            f"{r['longer']['epochs']} epochs {r['longer']['accuracy']:.2f}"
         ),
         "holds with a condition",
         lambda r: (
             r["epochs"] == 8
+            and r["longer"]["epochs"] == 5 * r["epochs"]
+            and shorter(r) < 0.5 < r["longer"]["accuracy"]
+            and r["longer"]["depth"]
+            > 8 * r["at_grid"][r["weight_variances"].index(r["longer"]["weight_variance"])] / SCALES
             and min(map(len, shares(r))) >= 2
             # one network a cell: the depth is known to one part of the grid, a twelfth or so
             and all(abs(share - 1) < 1 / 12 for share in shares(r)[0])
