@@ -9,7 +9,7 @@ TARGET ?= cpu
 SECONDS ?= 300
 SEED ?=
 # what depends on Python and on the packages rather than on the numbers
-QUICK := $(addprefix tests/,test_project.py test_network.py test_command.py test_diagnosis.py site/test_v8.py numerics/test_randomness.py)
+QUICK := $(addprefix tests/,test_project.py test_network.py test_command.py diagnosis/test_diagnosis.py site/test_v8.py numerics/test_randomness.py)
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 

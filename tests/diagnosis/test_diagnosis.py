@@ -18,7 +18,7 @@ from vgp_kernels.diagnosis.kinds import KINDS
 from vgp_kernels.diagnosis.plain import figures, is_alphabetical, naturally_sorted
 from vgp_kernels.diagnosis.rules import line
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 # lists of {name, weight, gradient} written by PyTorch for small networks whose state is known
 LISTS = {
     name: [dict(zip(("name", "weight", "gradient"), row, strict=True)) for row in rows]

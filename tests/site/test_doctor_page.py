@@ -10,7 +10,7 @@ import rules
 
 from vgp_kernels.diagnosis import diagnose
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "diagnose" / "check.md").read_text()
 EXAMPLES = json.loads(
     "{" + (DOCS / "javascripts" / "doctor.examples.js").read_text().partition("{")[2].rpartition("}")[0] + "}"
