@@ -1,0 +1,1 @@
+"""Feed-forward networks with batches, norms and skips."""

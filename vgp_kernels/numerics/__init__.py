@@ -1,0 +1,1 @@
+"""Arithmetic, random numbers, sums and products: the same bits on every target."""

@@ -1,0 +1,1 @@
+"""One input through layers without norms and skips."""

@@ -1,0 +1,1 @@
+"""Simple recurrent networks, LSTM and GRU."""
