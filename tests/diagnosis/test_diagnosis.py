@@ -217,10 +217,10 @@ KNOWN = {  # a report with the recorder, and what is true of it
     "dead layer": (
         report(
             parameters=parameters([0.0, 0.0, 1.0]),
-            layers=[{"name": "r", "kind": "activation", "function": "relu", "dead": 1}],
+            layers=[{"name": r, "kind": "activation", "function": "relu", "dead": int(r != "p")} for r in "prst"],
         ),
         "dead_layer",
-        ["r"],
+        ["r"],  # those above it may be off for lack of a signal
     ),
     "underflow": (
         report(parameters=parameters([0.0] * 3 + [10.0 ** (i - 7) for i in range(8)]), autocast="float16"),

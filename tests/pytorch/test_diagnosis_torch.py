@@ -5,7 +5,6 @@ PyTorch is not among the requirements: `make torch` adds it.
 
 import json
 import runpy
-import time
 from pathlib import Path
 
 import pytest
@@ -162,26 +161,6 @@ def test_the_snippet_names_what_has_no_gradient(tmp_path):
     assert len((DOCS / "assets" / "recorders" / "snippet_torch.py").read_text().splitlines()) <= 25
 
 
-def test_recording_costs_less_than_a_step_more():
-    model = networks.he(networks.vgg(32, True))
-    x, y = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
-    optimiser = torch.optim.Adam(model.parameters())
-
-    def step(around):
-        begun = time.process_time()
-        optimiser.zero_grad()
-        with around:
-            F.cross_entropy(model(x), y).backward()
-        optimiser.step()
-        return time.process_time() - begun
-
-    pairs = [
-        (step(torch.enable_grad()), step(record(model))) for _ in range(10)
-    ]  # by turns: others use the machine, too
-    plain, recorded = (min(times) for times in zip(*pairs, strict=True))
-    assert recorded < 2 * plain
-
-
 def test_no_healthy_network_is_accused_no_sick_one_cleared_and_nine_of_ten_kinds_are_named():
     found = networks.everything(seeds=(0,))
     sick = [row for row in found if row["true"] != "healthy"]
@@ -190,6 +169,7 @@ def test_no_healthy_network_is_accused_no_sick_one_cleared_and_nine_of_ten_kinds
     assert [row for row in healthy if row["outcome"] == "accused"] == []
     assert [row for row in sick if row["outcome"] == "cleared"] == []
     assert sum(row["outcome"] == "right" for row in sick) >= 0.9 * len(sick)
+    assert {row["where"] for row in found if row["true"] == "dead_layer"} == {"7"}  # of model[6], which has the biases
     saved = json.loads((DOCS / "assets" / "diagnosis.json").read_text())["networks"]
     kept = {(row["network"], row["size"]): (row["true"], row["said"]) for row in saved if row["seed"] == 0}
     assert kept == {(row["network"], row["size"]): (row["true"], row["said"]) for row in found}

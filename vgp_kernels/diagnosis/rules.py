@@ -857,12 +857,11 @@ def interleaved(zero, waiting):
 
 
 def dead_at(report):
-    """The last layer, in the order of calls, whose units are all 0 for all inputs."""
-    found = None
+    """The first layer, in the order of calls, whose units are all 0 for all inputs: those above it may be off for lack of a signal."""
     for row in report["layers"]:
         if row["function"] in CUTTING and row["dead"] is not None and row["dead"] == 1:
-            found = row
-    return found
+            return row
+    return None
 
 
 def underflow(report, rows, prefix, found):
