@@ -155,3 +155,10 @@ def test_what_has_no_explicit_jacobian_is_refused():
         log_singular_values(Network(3, 3000, "relu", "he"))
     with pytest.raises(ValueError, match="square layers"):
         predict_spectrum(Network(3, 10, "relu", "he", input_width=4))
+
+
+def test_predictions_beyond_float64_are_infinite():
+    found = predict_spectrum(Network(119, 64, "leaky_relu(1000)", "xavier"))
+    assert found.mean == found.variance == found.largest == math.inf
+    linear = predict_spectrum(Network(119, 64, "linear", "orthogonal", weight_variance=1e4))
+    assert linear.mean == math.inf and linear.variance == 0

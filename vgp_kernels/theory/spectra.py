@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from vgp_kernels.activations import activation
 from vgp_kernels.network import Network
 from vgp_kernels.theory.finite_width import layer_laws
-from vgp_kernels.theory.mean_field import mean_field
+from vgp_kernels.theory.mean_field import exp_or_infinity, mean_field
 from vgp_kernels.theory.moments import is_homogeneous, nodes
 
 MOST_ENTRIES = 4_000_000  # of one matrix: 2000 by 2000
@@ -123,7 +123,7 @@ def slope_law(name: str, log_q: float) -> SlopeLaw:
 
 @dataclass(frozen=True)
 class SpectrumPrediction:
-    """The squared singular values of ∂h_L/∂h_0 for infinite width."""
+    """The squared singular values of ∂h_L/∂h_0 for infinite width; infinite where float64 ends."""
 
     mean: float
     variance: float
@@ -154,8 +154,8 @@ def predict_spectrum(network: Network) -> SpectrumPrediction:
     log_mean = log_weights + sum(c * math.log(law.moment(1)) for law, c in zip(laws, counts, strict=True))
     # the variance of each layer's law, relative to its mean, adds up; Wᵀ W has 1 if Gaussian, 0 if orthogonal
     relative = sum(c * (law.moment(2) / law.moment(1) ** 2 - 1) for law, c in zip(laws, counts, strict=True))
-    mean = math.exp(log_mean)
-    return SpectrumPrediction(mean, float(relative + gaussian * network.depth) * mean**2, math.exp(found.fun))
+    mean, relative = exp_or_infinity(log_mean), float(relative + gaussian * network.depth)
+    return SpectrumPrediction(mean, relative and relative * mean * mean, exp_or_infinity(found.fun))
 
 
 def second_moments(network: Network) -> tuple[float, float]:
