@@ -3,7 +3,8 @@
 scripts/site/rules.py translates this file to JavaScript, so it keeps to a small part of Python: functions, `if`, `for`, `while`,
 lists, dictionaries with text as keys, f-strings without formats, and the functions of `plain.py`. The translator refuses all else.
 The order of `find` is the order of the diagnosis: the first that is sick is the answer, the others are listed beneath it.
-No rule looks at a level: all numbers may be multiplied by a constant (the loss's scale, the batch's size) and the answer stays.
+No level of the gradients decides, but for underflow: all of them may be multiplied by a constant and the answer stays. Of the loss, of
+outputs at their ends and of the number of inputs the size counts.
 """
 
 import math
