@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/,test_project.py test_network.py test_command.py diag
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test quick fuzz torch site results check lock
+.PHONY: help serve test quick fuzz barriers torch site results check lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
@@ -30,6 +30,9 @@ quick: $(VENV)/ready  ## set up, then run the tests that take seconds, for anoth
 fuzz: $(VENV)/ready  ## set up, then try theory and kernels at random, for SECONDS=300 each; a failure prints its case
 	cd tests && ../$(BIN)/python fuzz_theory.py $(SECONDS) $(SEED)
 	cd tests && ../$(BIN)/python fuzz_kernels.py $(SECONDS) $(SEED)
+
+barriers: $(VENV)/ready  ## set up, then leave out each barrier of the GPU's code: a test must notice
+	EVERY_BARRIER=1 $(BIN)/python -m pytest tests/numerics/test_barriers.py
 
 torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -1,6 +1,6 @@
 """The lanes of a block, each a thread of its own, that take turns: one runs until it has to wait for others."""
 
-import threading
+from queue import SimpleQueue
 
 WARP = 32
 
@@ -8,13 +8,15 @@ WARP = 32
 class Lanes:
     """A block of lanes. Of those that need not wait, the first runs on: the first forwards, or the first backwards.
 
-    So whatever a lane must not yet have read, or must have read before, shows in one of the two orders.
+    So whatever a lane must not yet have read, or must have read before, shows in one of the two orders. They turn round at
+    each barrier: where all lanes store what they know, the last one is not the one that has read last.
     """
 
     def __init__(self, count, backwards):
         self.order = range(count)[:: -1 if backwards else 1]
-        self.may_run = [threading.Semaphore(0) for _ in self.order]
+        self.may_run = [SimpleQueue() for _ in self.order]  # where a lane waits for its turn
         self.where = [None] * count  # what a lane waits for; None while it may run
+        self.waiting = {}  # how many lanes wait there
         self.broken = None
         self.sent = [[] for _ in self.order]
 
@@ -22,12 +24,12 @@ class Lanes:
         """Starts these, one a lane, which call `begin` and `end`, and waits for them all."""
         for thread in threads:
             thread.start()
-        self.may_run[self.order[0]].release()
+        self.may_run[self.order[0]].put(None)
         for thread in threads:
             thread.join()
 
     def begin(self, lane):
-        self.may_run[lane].acquire()
+        self.may_run[lane].get()
 
     def end(self, lane):
         self.where[lane] = "the end"
@@ -37,12 +39,17 @@ class Lanes:
         """Until this lane's group of so many lanes, all if None, has come here; RuntimeError if some wait elsewhere."""
         count = count or len(self.where)
         group = range(lane // count * count, lane // count * count + count)
+        where = (*where, group)
         self.where[lane] = where
-        if all(self.where[other] == where for other in group):
+        self.waiting[where] = self.waiting.get(where, 0) + 1
+        if self.waiting[where] == count:
+            del self.waiting[where]
             for other in group:
                 self.where[other] = None
+            if len(group) == len(self.where):
+                self.order = self.order[::-1]
         self.next()
-        self.may_run[lane].acquire()
+        self.may_run[lane].get()
         if self.broken:
             raise RuntimeError(self.broken)
 
@@ -60,7 +67,7 @@ class Lanes:
         if self.broken or ready is None:
             if set(self.where) != {"the end"}:
                 self.broken = self.broken or f"lanes wait at different places: {sorted(set(map(str, self.where)))}"
-            for semaphore in self.may_run:  # each finds out for itself
-                semaphore.release()
+            for turn in self.may_run:  # each finds out for itself
+                turn.put(None)
         else:
-            self.may_run[ready].release()
+            self.may_run[ready].put(None)
