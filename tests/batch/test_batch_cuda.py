@@ -23,7 +23,7 @@ from vgp_kernels.batch import kernels as batch
 
 def run(network, trials, seed, loss, memory):
     batch.MEMORY = memory
-    return batches.run(network, trials, seed, False, loss == "shared")
+    return batches.run(network, trials, seed, False, shared_loss=loss == "shared")
 """
 
 

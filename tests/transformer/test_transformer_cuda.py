@@ -70,7 +70,7 @@ LOOPS = (
     "transpose",
     "combine",
     "draw_normals",
-    "attention7softmax",
+    "kernels7softmax",
     "back_through_softmax",
     "subtract",
     "activate_with",
