@@ -95,7 +95,7 @@ def bits(network):
             (Transformer(1, 4, tokens=3, ffn_multiple=1, heads=2, norm="pre", activation="gelu", token_correlation=0.3),),
             (Transformer(2, 2, tokens=3, ffn_multiple=1, norm="none", skip=False, activation="tanh", weight_variance=1e-30,
                          second_variance=1e-30),),
-            (Transformer(2, 2, tokens=3, ffn_multiple=1, norm="post", branch_scale=1e15, weight_variance=1e20,
+            (Transformer(2, 4, tokens=3, ffn_multiple=1, norm="post", branch_scale=1e15, weight_variance=1e20,
                          second_variance=1e20),),
             (Transformer(1, 17, tokens=2, ffn_multiple=1, norm="none", activation="silu"),),
         ],
