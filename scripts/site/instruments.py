@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def names() -> list[str]:
 
 
 def sources() -> str:
-    """A digest of all that the data come from."""
-    made_by = experiment.digest(Path(__file__), ["data"]), version("numba"), version("llvmlite")
+    """A digest of all that the data come from, Python too: from another's bytecode Numba compiles other code."""
+    compiler = sys.version_info[:2], version("numba"), version("llvmlite")
+    made_by = experiment.digest(Path(__file__), ["data"]), compiler
     return hashlib.sha256(repr(made_by).encode()).hexdigest()
 
 

@@ -64,6 +64,17 @@ def test_the_instruments_data_are_made_again_unless_they_are_whole_and_current(t
     assert len(made) == 1 and instruments.read_data() == {"sources": instruments.sources()}
 
 
+@pytest.mark.parametrize("name, of_another", [("version_info", (3, 99)), ("version", "another")])
+def test_the_instruments_data_are_made_again_by_another_python_and_another_compiler(monkeypatch, name, of_another):
+    before = instruments.sources()
+    assert instruments.sources() == before
+    if name == "version":
+        monkeypatch.setattr(instruments, "version", lambda package: of_another)
+    else:
+        monkeypatch.setattr(instruments.sys, "version_info", of_another)
+    assert instruments.sources() != before
+
+
 # The hooks
 
 
