@@ -21,6 +21,7 @@ import instruments  # noqa: E402
 import mathjax  # noqa: E402
 import notebooks  # noqa: E402
 import rules  # noqa: E402
+import searching  # noqa: E402
 import symbols  # noqa: E402
 from mkdocs.exceptions import Abort  # noqa: E402
 
@@ -126,8 +127,17 @@ def on_page_content(html, page, config, files):
     return NOT_SEARCHED.sub(r"\1 data-search-exclude", html)
 
 
+def on_post_template(output, template_name, config):
+    return with_search(output) if template_name == "404.html" else output
+
+
 def on_post_page(output, page, config):
-    """Name the search dialogue for screen readers; the theme leaves it without a name."""
+    return with_search(output)
+
+
+def with_search(output):
+    """Name the search dialogue for screen readers, which the theme leaves without a name, and start our own search."""
+    output = searching.page(output)
     return output.replace('<div class="md-search"', '<div class="md-search" aria-label="Search"')
 
 
@@ -135,3 +145,4 @@ def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
     notebooks.write_downloads(Path(config.docs_dir), site)
+    searching.write(site)

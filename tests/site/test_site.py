@@ -1,6 +1,7 @@
 """The built site, as a reader's browser sees it: built once, strictly, and served gzipped under a sub-path."""
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from threading import Thread
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+import searching
+import v8
 from axe_playwright_python.sync_playwright import Axe
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page
@@ -176,6 +179,23 @@ def test_the_lab_of_two_targets_shows_code_for_a_gpu(toolkit, site):
     assert "fma.rn.f32" in (folder / "labs" / "one_source_two_targets" / "index.html").read_text()
 
 
+def test_search_finds_what_people_ask_in_their_words(site):
+    folder, _ = site
+    engine = v8.start()
+    engine.eval((DOCS / searching.WORKER).read_text())
+    engine.eval(f"globalThis.search = vgpSearch({(folder / 'search' / 'pages.json').read_text()})")
+    missed, aside = [], searching.words()["asides"]
+    lines = (ROOT / "tests" / "site" / "queries.txt").read_text().splitlines()[1:]
+    for line in lines:
+        query, _, pages = line.partition(" | ")
+        found = engine.eval(f"search({json.dumps(query)}).items.map(page => page[0].location.split('#')[0]).join()")
+        order = [page.startswith(tuple(aside)) for page in found.split(",")]
+        assert order == sorted(order), f"{query}: reference before an answer"
+        if not {page + "/" for page in pages.split(", ")} & set(found.split(",")[:3]):
+            missed.append(line)
+    assert len(lines) >= 100 and len(missed) <= 0.05 * len(lines), missed
+
+
 # What needs one
 
 
@@ -236,9 +256,7 @@ def test_page_is_light_quiet_accessible_and_fits(browser, site, address):
         own = (root, f"blob:{root.removesuffix('sub/')}")  # the instruments' worker is a blob
         assert [url for url in visit.requests if not url.startswith(own)] == []
         heaviest = sorted(visit.requests.items(), key=lambda item: -item[1])[:5]
-        index = sum(size for url, size in visit.requests.items() if url.endswith("search_index.json")) / KIB
-        assert index <= 70, heaviest  # it grows with the site, and no page waits for it
-        weight = sum(visit.requests.values()) / KIB - index
+        weight = sum(visit.requests.values()) / KIB
         assert weight <= (235 if visit.page.query_selector("[data-instrument]") else 145), heaviest
         visit.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
         for width, schemes in [(1280, ["light", "dark"]), (390, ["dark", "light"])]:
@@ -291,15 +309,28 @@ def test_the_summary_prints_on_one_sheet_of_a4(browser, site):
         assert (width, height) == pytest.approx((595.3, 841.9), abs=1)  # A4 in points: 210 × 297 mm
 
 
-def test_search_finds_what_readers_ask(browser, site):
+def test_search_fetches_its_index_with_the_first_letter_and_finds_what_readers_ask(browser, site):
     _, root = site
-    with Visit(browser, root, "light") as visit:
-        field = visit.page.locator(".md-search__input")
+    with Visit(browser, root + "learn/chain/", "light") as visit:
+        field, index = visit.page.locator(".md-search__input"), f"{root}search/pages.json"
         field.click()
+        visit.page.wait_for_timeout(300)
+        assert index not in visit.requests
         field.press_sequentially("dying ReLU", delay=20)
         result = visit.page.locator(".md-search-result__item").first
         result.wait_for()
-        assert "dying relu" in result.inner_text().lower()
+        assert "dying relu" in result.inner_text().lower() and visit.requests[index] <= 90 * KIB
+        field.press("Enter")
+        visit.page.wait_for_url(f"{root}fix/relu/**")
+        assert visit.complaints == []
+
+
+def test_a_search_without_its_index_says_so(browser, site):
+    _, root = site
+    with Visit(browser, root, "light") as visit:
+        visit.context.route("**/search/pages.json", lambda route: route.fulfill(status=503))
+        visit.page.locator(".md-search__input").press_sequentially("relu")
+        visit.page.get_by_text("Its index could not be read (503)").wait_for()
 
 
 def test_instant_navigation_keeps_figures_and_formulas(browser, site):
