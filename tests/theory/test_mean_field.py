@@ -25,7 +25,8 @@ from vgp_kernels import (
     variance_preserving_weight_variance,
 )
 from vgp_kernels.activations import check_structure
-from vgp_kernels.theory.moments import batch_moments, moments, pair_moments, pair_moments_at, tabled_pair
+from vgp_kernels.theory import moments as theory_moments
+from vgp_kernels.theory.moments import batch_moments, close_pair, moments, pair_moments, pair_moments_at, tabled_pair
 
 
 def theory(name, weight_variance, bias_variance=0.0, depth=50):
@@ -99,6 +100,31 @@ def test_pairs_that_are_nearly_one_keep_their_digits(name, log_q):
     for apart in (1e-6, 0.4, 1.99):
         pair = pair_moments(phi, log_q, apart)
         assert tabled_pair(phi, log_q, apart) == pytest.approx(pair, rel=1e-9)
+    for apart in (
+        3e-15,
+        1e-16,
+        1e-17,
+        1e-18,
+        1e-40,
+        1e-300,
+        5e-324,
+    ):  # where a difference of both has few digits, or none
+        exact = math.exp(log_q - here.log_value) * here.slope * apart
+        assert tabled_pair(phi, log_q, apart) == pytest.approx((exact, here.slope), rel=2e-5)
+    assert tabled_pair(phi, log_q, 1e-300).apart > 0
+
+
+def test_inputs_that_are_nearly_one_take_no_integral_for_each_layer(monkeypatch):
+    """A thousand such layers took ten seconds, and each integral more as the two inputs came closer."""
+    integrated = []
+    monkeypatch.setattr(theory_moments, "close_pair", lambda *pair: integrated.append(pair) or close_pair(*pair))
+    network = Network(
+        900, 50, "mish", weight_variance=6e-27, bias_variance=0.0125, batch_size=2, input_correlation=1 - 1e-12,
+        normalisation="layer", residual="two_weights", residual_scale=4.7e14,
+    )  # fmt: skip
+    correlation = mean_field(network).correlation
+    assert correlation[0] == 1 - 1e-12 and (correlation[1:] <= 1).all() and (correlation > 1 - 1e-6).all()
+    assert len(integrated) < 200
 
 
 @pytest.mark.parametrize("name", ["relu", "linear", "leaky_relu(0.2)"])

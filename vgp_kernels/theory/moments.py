@@ -164,14 +164,22 @@ def pair_moments_at(phi: Activation, log_q: float, apart: float) -> PairMoments:
     return PairMoments(lost / square, slopes)
 
 
-TABLED = 17.0  # artanh of correlations between which pairs are tabulated
+TABLED = 17.0  # up to -TABLED of artanh c pairs are integrated one by one, above they are tabulated
+ALIKE = math.log(
+    1e-8
+)  # of pre-activations: nearer to each other, φ is straight between them but for a share of pairs as small
 
 
 def tabled_pair(phi: Activation, log_q: float, apart: float) -> PairMoments:
     """The same from a table over c for this q: for those who ask for many c."""
     t = 0.5 * math.log((2 - apart) / apart) if 0 < apart < 2 else math.inf  # artanh c
-    if abs(t) >= TABLED or is_homogeneous(phi):
+    if math.isinf(t) or t <= -TABLED or is_homogeneous(phi):
         return pair_moments(phi, log_q, apart)
+    if (
+        math.log(2 * apart) + max(log_q, 0.0)
+    ) / 2 < ALIKE:  # E (φ - φ)² = E φ′² · 2qa, of which a pair's difference has no digits
+        at_q = moments(phi, log_q)
+        return PairMoments(apart * at_q.slope * math.exp(log_q - at_q.log_value), at_q.slope)
     start = 2 * math.floor(t / 2)
     polynomials = np.cos(DEGREES * math.acos(t - start - 1))
     ratio, slopes = (polynomials @ pair_panel(phi, log_q, start)).tolist()
