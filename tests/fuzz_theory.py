@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import sys
 import time
 import warnings
@@ -243,5 +244,6 @@ CHECKS = {
 CASES = [a_network, a_network, a_network, a_transformer, a_recurrent, a_number]
 
 if __name__ == "__main__":
-    done = main(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    print(f"{done} descriptions: theory is sound in all of them")
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else int.from_bytes(os.urandom(4))
+    done = main(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0, seed)
+    print(f"{done} descriptions from seed {seed}: theory is sound in all of them")
