@@ -331,7 +331,7 @@ CLAIMS = [
     ),
     Claim(
         "he-does-not-suit-gelu",
-        "He initialisation does not suit GELU, SiLU and Mish: with it their gradients vanish.",
+        "He initialisation does not suit GELU, SiLU and Mish: from inputs of unit size their gradients vanish with it.",
         "advice found in tutorials",
         joined(at("gelu", "at_width"), at("silu", "at_width"), at("mish", "at_width")),
         joined(at("gelu", "measured"), at("silu", "measured"), at("mish", "measured")),

@@ -245,8 +245,8 @@ PAGE = "fix/relu.md"
 CLAIMS = [
     Claim(
         "relu-all-layers-alike",
-        "In ReLU networks without biases, with layers of equal width, the gradients of the weights have on average the same size in "
-        "all layers, whatever the size of the weights: if they vanish, they vanish together.",
+        "In ReLU networks without biases, with layers of equal width, the gradients of the weights from one input have on average the "
+        "same size in all layers, whatever the size of the weights: if they vanish, they vanish together.",
         "note 4.1",
         lambda r: "no spread between layers, for any weight variance",
         lambda r: (

@@ -324,7 +324,7 @@ CLAIMS = [
     ),
     Claim(
         "challenge-of-sigmoid-and-weights",
-        "With the usual weights a sigmoid layer leaves between a seventh and a third of the gradient. The gradient vanishes as well in "
+        "With the usual weights a sigmoid layer leaves a seventh to a third of the gradient. The gradient vanishes as well in "
         "tanh networks whose weights are too small or whose biases are too large, and in ReLU networks whose weights are too small.",
         "note 7.1",
         *factors(

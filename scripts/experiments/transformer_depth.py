@@ -383,7 +383,7 @@ CLAIMS = [
     ),
     Claim(
         "unscaled-scores",
-        "Without the division by √d_k a typical softmax loses most of its derivative, yet at initialisation the gradient of the "
+        "At d_k = 256, over 64 tokens, a typical softmax loses most of its derivative without the division by √d_k, yet at initialisation the gradient of the "
         "queries as a whole does not vanish: the undecided rows carry it.",
         "Vaswani et al. 2017, section 3.2.1: large dot products push the softmax into regions of extremely small gradients",
         lambda r: (

@@ -14,6 +14,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 EDGE = 13.0  # the normal density beyond is below 1e-37
 # Outside of these, φ is a straight line on either side of 0 to 1e-14, and moments are scaled from the end of the range.
 LOG_SMALL, LOG_LARGE = math.log(1e-28), math.log(1e28)
+LOG_STEP = 1400.0  # beyond, a bounded φ is a step at 0, and √q near the end of float64
 LOG_FLAT = math.log(1e-10)  # below, φ(0) ≠ 0 leaves no digits of d/dq E φ², which no longer changes
 CLOSE = 0.02  # at this distance of a correlation from ±1 the density of a pair becomes too narrow for a grid of both
 MEMORY = 4096  # networks ask for the same moments layer after layer
@@ -65,16 +66,18 @@ def moments(phi: Activation, log_q: float) -> Moments:
     start = math.floor(near)
     polynomials = np.cos(DEGREES * math.acos(2 * (near - start) - 1))
     log_value, slope, growth, mean = (polynomials @ panel(phi, start).coefficients).tolist()
+    if log_q > near and phi.is_bounded:  # slopes only in a strip about 0, of a width that falls as 1/√q
+        return Moments(log_value, slope * math.exp((near - log_q) / 2), growth * math.exp(1.5 * (near - log_q)), mean)
     scaled = log_q > near or phi.vanishes_at_zero
     return Moments(log_value + (log_q - near) if scaled else log_value, slope, growth, mean)
 
 
 def representative(phi: Activation, log_q: float) -> float:
-    """The nearest ln q from which the moments at log_q follow, because φ is straight on either side of 0."""
+    """The nearest ln q from which the moments at log_q follow, because φ is straight on either side of 0, or a step."""
     if is_homogeneous(phi):
         return 0.0
     near = max(log_q, LOG_SMALL)
-    return near if phi.is_bounded else min(near, LOG_LARGE)
+    return min(near, LOG_STEP if phi.is_bounded else LOG_LARGE)
 
 
 @lru_cache(MEMORY)
