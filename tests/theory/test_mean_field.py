@@ -127,6 +127,19 @@ def test_a_bounded_activation_is_a_step_however_large_its_input_is(name):
     assert pair_moments(phi, 1e6, 0.5) == pytest.approx(pair_moments(phi, 200.0, 0.5), abs=1e-12)
 
 
+@pytest.mark.parametrize("norm", ["batch", "batch_inference"])
+def test_where_no_gradient_reaches_the_weights_theory_says_so(norm):
+    """Of a straight line behind a batch norm the outputs add up to 0 over the batch, so that a common slope finds nothing."""
+    network = Network(3, 64, "linear", "he", batch_size=4, normalisation=norm)
+    theory = mean_field(network, "shared")
+    assert np.isneginf(theory.log_weight_gradient[1:]).all() and np.isfinite(theory.log_weight_gradient[0]) == (
+        norm == "batch_inference"
+    )
+    assert "no gradient" in theory.remark and "no gradient" not in mean_field(network).remark
+    measured = propagate(network, 20, loss_gradient="shared").log_weight_gradient
+    assert (measured[:, 1:] < -12).all()  # rounding of float32
+
+
 def test_inputs_that_are_nearly_one_take_no_integral_for_each_layer(monkeypatch):
     """A thousand such layers took ten seconds, and each integral more as the two inputs came closer."""
     integrated = []

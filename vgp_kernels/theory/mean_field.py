@@ -66,6 +66,13 @@ def times(x: float, y: float) -> float:
     return x * y if x and y else 0.0
 
 
+def total(*terms: float) -> float:
+    """Their sum; 0 where they cancel but for rounding."""
+    found = sum(terms)
+    is_rounding = abs(found) <= 1e-15 * len(terms) * sum(map(abs, terms)) < math.inf
+    return 0.0 if is_rounding else found
+
+
 def multiple(factor: float) -> Back:
     return factor, 0.0, 0.0, factor
 
@@ -389,11 +396,11 @@ def gradient_curves(network: Network, way: Course, shared_loss: bool) -> tuple[n
     back, weight_back, weight_apart = way.back.tolist(), way.weight_back.tolist(), way.weight_apart.tolist()
     for i in reversed(range(network.depth)):
         for k, ((a, b), (c, d)) in enumerate(weight_back[i]):
-            here, between = times(a, own) + times(b, pair), times(c, own) + times(d, pair)
-            square = size * (here + (size - 1) * between) - size * (size - 1) * times(between, weight_apart[i][k])
+            here, between = total(times(a, own), times(b, pair)), total(times(c, own), times(d, pair))
+            square = size * total(here, (size - 1) * between, (1 - size) * times(between, weight_apart[i][k]))
             log_weights[i, k] = scale + log_of_expectation(square) + log_input[i, k]
         (a, b), (c, d) = back[i]
-        own, pair = times(a, own) + times(b, pair), times(c, own) + times(d, pair)
+        own, pair = total(times(a, own), times(b, pair)), total(times(c, own), times(d, pair))
         scale += log_of_expectation(size * own)
         log_gradient[i] = scale
         if math.isinf(scale):
@@ -450,7 +457,7 @@ class MeanField:
     log_gradient: np.ndarray
     """(depth + 1,): ½ ln E|∂E/∂h_l|² (Frobenius norm over a batch), with |∂E/∂h_depth| = 1."""
     log_weight_gradient: np.ndarray
-    """(depth,): ½ ln E|∂E/∂W_l|² (Frobenius norm), l = 1 … depth; (2 depth,) for blocks of two weights."""
+    """(depth,): ½ ln E|∂E/∂W_l|² (Frobenius norm), l = 1 … depth; (2 depth,) for blocks of two weights; -∞: 0 exactly."""
 
     @property
     def variance(self) -> np.ndarray:
@@ -515,7 +522,7 @@ class MeanField:
         found[-1] = 1.0
         for i in reversed(range(self.network.depth)):
             (a, b), (c, d) = back[i]
-            own, between = a + times(b, pair), c + times(d, pair)
+            own, between = total(a, times(b, pair)), total(c, times(d, pair))
             if not 0 < own < math.inf:
                 break
             found[i] = pair = between / own
@@ -623,6 +630,10 @@ def mean_field(network: Network, loss_gradient: str = "independent") -> MeanFiel
                 f"q approaches q* within {depth_scale(chi_q):.4g} layers, more than the network has: at the top q is "
                 f"{math.exp(way.log_variance[-1]):.6g}, where χ₁ is {factor:.6g} and the rate {math.log(factor) / 2:.4g}"
             )
+    if shared and is_over_batch(network) and (np.isneginf(log_weights.T) & np.isfinite(log_gradient[1:])).any():
+        remark += ("; " if remark else "") + (
+            "no gradient of a loss with the same slope at all inputs reaches weights whose inputs add up to 0 over the batch"
+        )
     curves = way.log_variance, way.log_square / 2, log_gradient / 2, log_weights.ravel() / 2
     return MeanField(network, loss_gradient, q_star, chi_1, chi_q, remark, *curves)
 
