@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/,test_project.py test_network.py test_command.py diag
 export UV_PYTHON_DOWNLOADS := never
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve test quick fuzz barriers torch site results check lock
+.PHONY: help serve test quick fuzz barriers torch frameworks site results check lock
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' Makefile
 
@@ -39,6 +39,10 @@ torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that
 	$(BIN)/python -c 'import torch'
 	$(BIN)/python -m pytest tests/pytorch
 
+frameworks: $(VENV)-frameworks/ready  ## set up Keras, JAX, Lightning and Transformers apart, then run the tests that need them
+	KERAS_BACKEND=jax $(VENV)-frameworks/bin/python -m pytest tests/frameworks
+	KERAS_BACKEND=torch $(VENV)-frameworks/bin/python -m pytest tests/frameworks -k keras
+
 site: $(VENV)/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict
 
@@ -51,6 +55,8 @@ check: $(VENV)/ready  ## compute all results again and compare them with the com
 lock: $(VENV)/ready  ## resolve the requirements again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header \
 	  --group dev pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate --no-header \
+	  --group frameworks --no-emit-package torch pyproject.toml --output-file frameworks.lock
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.12 ...")'
@@ -61,3 +67,10 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/ready
 	@echo "$(VENV)/ is set up; Python there: $(BIN)/python, the kernels on a terminal: $(BIN)/vgp --help"
+
+$(VENV)-frameworks/ready: frameworks.lock $(VENV)/ready
+	@echo "Setting up, once: an environment in $(VENV)-frameworks/, with the packages of frameworks.lock and PyTorch (minutes, by the network)"
+	$(PYTHON) -m venv $(VENV)-frameworks
+	$(VENV)-frameworks/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/uv pip install --quiet --python $(VENV)-frameworks/bin/python --no-deps --require-hashes --requirements frameworks.lock
+	@touch $(VENV)-frameworks/ready

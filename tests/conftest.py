@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from vgp_kernels.targets import gpu as cuda
 
@@ -19,5 +18,7 @@ def toolkit():
 @pytest.fixture(scope="session")
 def playwright():
     """Of which there may be only one in a process."""
+    from playwright.sync_api import sync_playwright  # not where only frameworks are tested
+
     with sync_playwright() as started:
         yield started

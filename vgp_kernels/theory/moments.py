@@ -14,7 +14,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 EDGE = 13.0  # the normal density beyond is below 1e-37
 # Outside of these, φ is a straight line on either side of 0 to 1e-14, and moments are scaled from the end of the range.
 LOG_SMALL, LOG_LARGE = math.log(1e-28), math.log(1e28)
-LOG_STEP = 1400.0  # beyond, a bounded φ is a step at 0, and √q near the end of float64
+LOG_STEP = 600.0  # beyond, a bounded φ is a step at 0, and the square of √q Z nears the end of float64
 LOG_FLAT = math.log(1e-10)  # below, φ(0) ≠ 0 leaves no digits of d/dq E φ², which no longer changes
 CLOSE = 0.02  # at this distance of a correlation from ±1 the density of a pair becomes too narrow for a grid of both
 MEMORY = 4096  # networks ask for the same moments layer after layer
