@@ -345,8 +345,8 @@ PAGE = "learn/consequences.md"
 CLAIMS = [
     Claim(
         "plateaus-grow-with-depth",
-        "On these digits a sigmoid network with Xavier initialisation waits on a plateau before it learns, and each further layer more "
-        "than doubles the wait.",
+        "On these digits each further layer more than doubles the epochs until a sigmoid network with Xavier initialisation has learnt "
+        "them; a deep one waits on a plateau first.",
         "note 1.2",
         lambda r: f"× {1 / r['factor']:.2f} per layer, if the wait were the inverse of the first layer's gradient",
         plateau_text,
@@ -491,7 +491,7 @@ CLAIMS = [
     Claim(
         "sigmoid-does-learn",
         "Deep sigmoid networks do learn: five layers with weights N(0, 1), or with Adam, and ten with centred units and four times "
-        "Xavier's deviation; what fails in twenty epochs are Xavier weights with plain SGD.",
+        "Xavier's deviation; what fails in twenty epochs are Xavier weights with plain SGD, without norms and skips.",
         "belief: sigmoid networks fail to learn, shown at one learning rate and one seed",
         lambda r: f"sigmoid, Xavier: × {r['factor']:.3f} per layer; the step and the weights are free",
         accuracies("sigmoid_xavier_5", "sigmoid_normal_5", "sigmoid_xavier_5_adam", "centred_sigmoid_16_10"),

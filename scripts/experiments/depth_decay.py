@@ -220,7 +220,7 @@ CLAIMS = [
     Claim(
         "many-factors-multiply",
         "A hundred factors of 0.235 multiply to less than one part in ten to the sixtieth. Factors below 1 that tend to 1 need not: "
-        "a hundred tanh layers with Xavier initialisation leave more than a twentieth.",
+        "a hundred tanh layers of width 256 with Xavier initialisation leave more than a twentieth.",
         "note 2.3",
         lambda r: f"10^{curve(r, 'sigmoid', 'xavier')['at_width'][0]:.1f}",
         lambda r: (

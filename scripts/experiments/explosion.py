@@ -326,7 +326,8 @@ CLAIMS = [
     ),
     Claim(
         "gaussian-product-law",
-        "The logarithm of the largest entry of the product of 101 Gaussian 4 × 4 matrices has the mean and the standard deviation that "
+        "The logarithm of the size of the largest entry of the product of 101 Gaussian 4 × 4 matrices has the mean and the standard "
+        "deviation that "
         "follow from digamma functions and one integral; a textbook's printout is less than one standard deviation from this mean.",
         "Zhang, Lipton, Li and Smola, Dive into deep learning, section 5.4",
         lambda r: (

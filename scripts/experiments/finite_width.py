@@ -252,7 +252,8 @@ CLAIMS = [
     ),
     Claim(
         "narrow-networks-are-born-dead",
-        "A narrow deep ReLU network is often dead from the start: some layer gives 0 at every unit, and no gradient passes.",
+        "A narrow deep ReLU network is often dead from the start for a given input: some layer gives 0 at every unit, and no gradient "
+        "passes.",
         "Lu, Shin, Su & Karniadakis 2019, arXiv:1903.06733",
         lambda r: f"1 - (1 - 2⁻ⁿ)ᴸ = {r['dead']['expected']:.4f} at width {r['dead']['width']}, depth {r['depth']}",
         lambda r: f"{r['dead']['measured']:.4f} of {r['trials']} networks",

@@ -256,8 +256,8 @@ CLAIMS = [
     ),
     Claim(
         "stalls-above-zero",
-        "One number that is multiplied by a factor above one half again and again never becomes 0: it stalls at a subnormal number, "
-        "unless the processor flushes subnormal numbers to 0.",
+        "One number that is multiplied again and again by a factor well between one half and 1 never becomes 0: it stalls at a "
+        "subnormal number, unless the processor flushes subnormal numbers to 0.",
         "IEEE 754, rounding to nearest",
         lambda r: "r > ½: the smallest number rounds back to itself",
         lambda r: (

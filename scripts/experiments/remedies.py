@@ -300,8 +300,8 @@ CLAIMS = [
     Claim(
         "skips-need-scale",
         "A skip lets the gradient pass, and more is added to it at every block: unscaled, the norm of a ReLU network with one He "
-        "weight per block grows by √2 per block; with the branch scaled by 1/√L it stays within a factor of two over the whole "
-        "network.",
+        "weight per block grows by √2 per block; with the branch scaled by 1/√L its root mean square stays within a factor of two "
+        "over the whole network.",
         "note 6.4",
         *factors("relu_skip", "relu_skip_scaled"),
         "holds",

@@ -354,8 +354,9 @@ PAGE = "fix/residual.md"
 CLAIMS = [
     Claim(
         "skip-is-not-enough",
-        "In a wide ReLU network an unscaled skip on average doubles the squared norm of the gradient in each block of one He weight and trebles it in each block of two; "
-        "divided by the square root of the depth, branches of one He weight make its mean at most e in all, and branches of two at most e².",
+        "In a wide ReLU network an unscaled skip on average doubles the squared norm of the gradient in each block of one He weight"
+        " and trebles it in each block of two; divided by the square root of the depth, branches of one He weight make its mean at "
+        "most e in all, and branches of two at most e².",
         "a skip is enough (heard often)",
         lambda r: f"{per_block('predicted')(r)}; scaled: squared × e = {math.e:.3f}, × e² = {math.e**2:.3f}",
         lambda r: f"{per_block('measured')(r)}; scaled: {whole(r, 'scaled')}, {whole(r, 'scaled_two')}",

@@ -383,8 +383,8 @@ CLAIMS = [
     ),
     Claim(
         "unscaled-scores",
-        "At d_k = 256, over 64 tokens, a typical softmax loses most of its derivative without the division by √d_k, yet at initialisation the gradient of the "
-        "queries as a whole does not vanish: the undecided rows carry it.",
+        "At d_k = 256, over 64 tokens, a typical softmax loses most of its derivative without the division by √d_k, yet at "
+        "initialisation the gradient of the queries as a whole does not vanish: the undecided rows carry it.",
         "Vaswani et al. 2017, section 3.2.1: large dot products push the softmax into regions of extremely small gradients",
         lambda r: (
             f"derivative of a typical softmax at d_k = 256: {score_of(r, 256, False)['jacobian_median']:.2g}, with the division "
