@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vgp_kernels import Network, activation, critical_point
+from vgp_kernels.theory import spectra
 from vgp_kernels.theory.spectra import log_singular_values, predict_spectrum, second_moments, slope_law, weight_matrix
 
 
@@ -162,3 +163,16 @@ def test_predictions_beyond_float64_are_infinite():
     assert found.mean == found.variance == found.largest == math.inf
     linear = predict_spectrum(Network(119, 64, "linear", "orthogonal", weight_variance=1e4))
     assert linear.mean == math.inf and linear.variance == 0
+
+
+@pytest.mark.parametrize("name, small", [("elu(0.5)", 0.625), ("tanh", 1.0)])
+def test_variances_beyond_float64_have_the_slopes_at_0(name, small):
+    theory = predict_spectrum(Network(44, 7, name, weight_variance=1e-30))
+    assert (theory.mean, theory.variance, theory.largest) == (0.0, 0.0, 0.0)
+    law, at_0 = spectra.slope_law(name, -2000.0), spectra.slope_law(name, -60.0)
+    assert law.moment(1) == pytest.approx(small, rel=1e-9) == pytest.approx(at_0.moment(1), rel=1e-9)
+
+
+def test_of_a_step_fewer_and_fewer_slopes_are_left():
+    moments = [spectra.slope_law("tanh", log_q).moment(1) for log_q in (580.0, 640.0, 1300.0)]
+    assert np.diff(np.log(moments)) == pytest.approx([-30.0, -330.0], abs=1e-2)

@@ -16,7 +16,7 @@ from vgp_kernels.activations import activation
 from vgp_kernels.network import Network
 from vgp_kernels.theory.finite_width import layer_laws
 from vgp_kernels.theory.mean_field import exp_or_infinity, mean_field
-from vgp_kernels.theory.moments import is_homogeneous, nodes
+from vgp_kernels.theory.moments import is_homogeneous, nodes, representative
 
 MOST_ENTRIES = 4_000_000  # of one matrix: 2000 by 2000
 
@@ -116,9 +116,14 @@ def slope_law(name: str, log_q: float) -> SlopeLaw:
     phi = activation(name)
     if is_homogeneous(phi):
         return SlopeLaw(phi.slope(np.array([-1.0, 1.0])) ** 2, np.full(2, 0.5))
-    root = math.exp(log_q / 2)
+    near = representative(phi, log_q)
+    root = math.exp(near / 2)
     z, weight = nodes([kink / root for kink in {0.0, *phi.kinks}], 1e-4 / max(root, 1.0))
-    return SlopeLaw(phi.slope(root * z) ** 2, weight / weight.sum())
+    squares, shares = phi.slope(root * z) ** 2, weight / weight.sum()
+    if log_q > near and phi.is_bounded:  # of a step: the strip about 0 in which there are slopes is narrower still
+        shares = shares * math.exp((near - log_q) / 2)
+        squares, shares = np.append(squares, 0.0), np.append(shares, 1 - shares.sum())
+    return SlopeLaw(squares, shares)
 
 
 @dataclass(frozen=True)
