@@ -229,8 +229,8 @@ const vgpInstruments = (() => {
 
   const PATIENCE = [30, 60];  // milliseconds until theory and the networks that are there are drawn; then until more are
 
-  function fromAddress(name, state) {
-    const query = new URLSearchParams(location.search);
+  function fromAddress(name, state, search = location.search) {
+    const query = new URLSearchParams(search);
     for (const control of known[name].controls) {
       const text = query.get(control.name);
       if (text === null) continue;
@@ -327,6 +327,18 @@ const vgpInstruments = (() => {
       });
       input.addEventListener("change", () => { if (instrument.address) toAddress(name, state); });
     }
+
+    element.addEventListener("click", (event) => {
+      const link = event.target.closest("a.try");
+      if (!link || !pool) return;
+      event.preventDefault();
+      event.stopPropagation();  // the theme would load the page anew
+      fromAddress(name, state, link.search);
+      toAddress(name, state);
+      update();
+      figure.setAttribute("tabindex", -1);
+      figure.focus();
+    });
 
     if (instrument.drag) {
       figure.classList.add("draggable");

@@ -128,16 +128,21 @@ def on_page_content(html, page, config, files):
 
 
 def on_post_template(output, template_name, config):
-    return with_search(output) if template_name == "404.html" else output
+    return with_search(output, config) if template_name == "404.html" else output
 
 
 def on_post_page(output, page, config):
-    return with_search(output)
+    return with_search(output, config)
 
 
-def with_search(output):
+def is_searched(config) -> bool:
+    return any(name.split("/")[-1] == "search" for name in config.plugins)
+
+
+def with_search(output, config):
     """Name the search dialogue for screen readers, which the theme leaves without a name, and start our own search."""
-    output = searching.page(output)
+    if is_searched(config):
+        output = searching.page(output)
     return output.replace('<div class="md-search"', '<div class="md-search" aria-label="Search"')
 
 
@@ -145,4 +150,5 @@ def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
     notebooks.write_downloads(Path(config.docs_dir), site)
-    searching.write(site)
+    if is_searched(config):
+        searching.write(site)

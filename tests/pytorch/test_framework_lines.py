@@ -47,9 +47,9 @@ def jax_weights(line):
 @pytest.mark.parametrize(
     ("framework", "draw"), [("PyTorch", torch_weights), ("Keras", keras_weights), ("JAX", jax_weights)]
 )
-def test_the_printed_line_draws_normal_weights_of_the_critical_variance(lines, framework, draw):
+def test_the_printed_line_draws_normal_weights_of_the_variance_that_holds_the_centred_sigmoid(lines, framework, draw):
     weights = draw(lines[framework]).astype(float)
-    variance, _ = critical_point("sigmoid", 0.0)
+    variance, _ = critical_point("centred_sigmoid", 0.0)
     # 480,000 draws: standard errors of 0.2 % and 0.007; the line gives four digits. Truncated normals have a kurtosis of 2.4.
     assert weights.var() * FAN_IN == pytest.approx(variance, rel=0.01)
     assert (weights**4).mean() / weights.var() ** 2 == pytest.approx(3.0, abs=0.04)

@@ -275,7 +275,7 @@ class Pass:
             other, scale = values[1 - one], values[one].mark
             if other.source is not None:
                 mark = ("rsqrt", self.owner(other))
-            elif other.data and other.mark is None:
+            elif other.data and marks[1 - one] in ("", "reduced"):
                 mark = {"name": scale[1] if len(scale) > 1 else name, "kind": "norm", "function": ""}
         elif function == "integer_pow" and parameters["y"] == 3:
             mark = ("cube",)
@@ -442,8 +442,10 @@ def named(paths, leaves):
     """The names of the parameters and those of their layers: a layer is what holds one matrix."""
     parts = [[str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path] for path in paths]
     parts = [p[:-1] if len(p) > 1 and p[-1] in ("value", "raw_value") else p for p in parts]
-    held = [tuple(p[:-1]) for p, leaf in zip(parts, leaves, strict=True) if np.ndim(leaf) > 1]
-    owners = [".".join(p[:-1] if len(p) > 1 and held.count(tuple(p[:-1])) < 2 else p) for p in parts]
+    sizes = [(tuple(p[:-1]), np.ndim(leaf)) for p, leaf in zip(parts, leaves, strict=True)]
+    largest = {parent: max(n for p, n in sizes if p == parent) for parent, _ in set(sizes)}
+    alone = [sizes.count((parent, largest[parent])) == 1 for parent, _ in sizes]
+    owners = [".".join(p[:-1] if one and len(p) > 1 else p) for p, one in zip(parts, alone, strict=True)]
     return [".".join(p) for p in parts], owners
 
 

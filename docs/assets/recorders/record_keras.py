@@ -27,17 +27,19 @@ KINDS = {  # of Keras's own layers and of classes derived from them
     "activation": re.compile(r"Activation|ReLU|LeakyReLU|PReLU|ELU|Softmax"),
     "block": re.compile(r"Add|Average|TimeDistributed"),
 }
-WEIGHTED = {"linear", "conv"}
-ACTIVATIONS = set("relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign sin threshold tanh sigmoid".split())
-ACTIVATIONS |= set("hard_tanh hard_sigmoid hard_silu log_sigmoid soft_shrink hard_shrink tanh_shrink squareplus".split())
-SPELLED = {"swish": "silu", "hard_swish": "hardswish", "hard_silu": "hardswish", "stop_gradient": "detach"}
-SPELLED |= {"leaky_re_lu": "leaky_relu", "re_lu": "relu", "p_re_lu": "prelu", "e_l_u": "elu"}  # names of classes
-SPELLED |= {name: name.replace("_", "") for name in ACTIVATIONS if name[:5] in ("hard_", "soft_", "log_s", "tanh_")}
-SPELLED["hard_silu"] = "hardswish"
-WATCHED = {"sign", "round", "floor", "ceil", "trunc", "detach", "argmax", "softmax"}
-SINGULAR = {"sqrt", "rsqrt", "log", "log1p", "log2", "exp", "divide", "true_divide", "reciprocal", "power", "norm"}
-SINGULAR |= {"normalize", "arccos", "arcsin", "logsumexp", "log_softmax"}  # recorded where they make NaN
-LOSSES = ("CategoricalCrossentropy", "SparseCategoricalCrossentropy", "CategoricalFocalCrossentropy")
+WEIGHTED = ("linear", "conv")
+SPELLED = {"LeakyReLU": "leaky_relu", "PReLU": "prelu", "ELU": "elu", "Softmax": "softmax", "stop_gradient": "detach"}
+SPELLED |= {"swish": "silu", "hard_silu": "hardswish", "hard_swish": "hardswish", "hard_tanh": "hardtanh"}
+SPELLED |= {"hard_sigmoid": "hardsigmoid", "log_sigmoid": "logsigmoid", "soft_shrink": "softshrink"}
+SPELLED |= {"hard_shrink": "hardshrink"}
+ACTIVATIONS = set(
+    "relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign sin threshold tanh sigmoid".split()
+)
+ACTIVATIONS |= set("hardtanh hardsigmoid hardswish logsigmoid softshrink hardshrink".split())
+WATCHED = set("sign round floor ceil trunc detach argmax softmax".split())
+SINGULAR = set("sqrt rsqrt log log1p log2 exp divide true_divide reciprocal power norm normalize arccos arcsin".split())
+SINGULAR |= {"logsumexp", "log_softmax"}  # recorded where they make NaN
+CROSSENTROPIES = ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "categoricalfocalcrossentropy")
 SAMPLE = 2**17  # about so many numbers of an output are what its statistics are taken from, of 16 inputs at least
 
 
@@ -71,8 +73,8 @@ class Recorder:
     def __init__(self, model, loss):
         self.model, self.loss = model, keras.losses.get(loss)
         self.variables, self.state = model.trainable_variables, model.non_trainable_variables
-        kind = getattr(self.loss, "__name__", "").replace("_", "") or type(self.loss).__name__
-        self.crossentropy = kind.lower() in [name.lower() for name in LOSSES]
+        name = getattr(self.loss, "__name__", type(self.loss).__name__)
+        self.crossentropy = name.replace("_", "").lower() in CROSSENTROPIES
         self.from_logits = bool(getattr(self.loss, "from_logits", False))
         self.scale = None
         if getattr(model, "optimizer", None) is not None:
@@ -83,7 +85,8 @@ class Recorder:
 
         `zero(i, h)` gives the zeros that are added to the i-th output h, or None for none. `rows` and `series` say what it is.
         """
-        self.rows, self.series, self.notes, self.made_by, self.stack, self.cells = [], [], [], {}, [], {}
+        self.rows, self.series, self.notes, self.made_by, self.stack = [], [], [], {}, []
+        self.cells, self.zeros_of = {}, {}
         self.outputs, self.masks, self.quiet, self.unit, self.autocast = [], [], False, -1, ""
         self.zero, self.may_see, self.classes = zero, may_see, None
         mapping = [*zip(self.variables, weights, strict=True), *zip(self.state, state, strict=True)]
@@ -121,13 +124,15 @@ class Recorder:
         replace(patches, keras.Operation, "__call__", lambda node, *args, **kwargs: self.node(node, args, kwargs))
         for module in (keras.ops, keras.activations):
             for name, function in list(vars(module).items()):
-                if spelled(name) in ACTIVATIONS | WATCHED | SINGULAR | set(SPELLED.values()) and callable(function):
+                if spelled(name) in ACTIVATIONS | WATCHED | SINGULAR and callable(function):
                     replace(patches, module, name, functools.partial(self.function, spelled(name), function))
 
     def layer(self, layer, args, kwargs):
         """A layer is called: its kind, what stands within it, and its output."""
-        if id(layer) in self.cells:
+        if id(layer) in self.zeros_of:
             return self.cell(layer, args, kwargs)
+        if id(layer) in self.cells:
+            return self.time_step(layer, args, kwargs)
         if self.quiet:
             return self.call_layer(layer, *args, **kwargs)
         kind, above = kind_of(layer), self.stack[-1] if self.stack else None
@@ -144,7 +149,7 @@ class Recorder:
             patches.callback(self.stack.pop)
             recurrent = isinstance(layer, keras.layers.RNN)
             if recurrent:
-                self.unroll(patches, here, args, kwargs)
+                self.over_time(patches, here)
             function = getattr(layer, "activation", None)
             if callable(function) and not isinstance(function, keras.Layer) and not recurrent and kind != "activation":
                 name = spelled(getattr(function, "__name__", ""))
@@ -152,7 +157,7 @@ class Recorder:
                     within = functools.partial(self.activation, here, name, function)
                     replace(patches, layer, "activation", within)
             output = self.call_layer(layer, *args, **kwargs)
-        if here["done"] or not self.stack and here["composed"]:
+        if here["done"] or (not self.stack and here["composed"]):
             return output
         parts = output if isinstance(output, tuple | list) and len(output) else [output]
         first = self.layer_output(here, parts[0], kwargs)
@@ -165,7 +170,7 @@ class Recorder:
         if kind == "activation":
             return self.add(name, *self.named(layer_function(layer), output), output)
         if kind in WEIGHTED:
-            self.unit = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
+            self.unit = unit_axis(layer)
         if kind == "embedding" and kwargs.get("reverse"):
             kind = "linear"  # the output layer that shares the embedding's weights
         if kind or not here["composed"]:
@@ -188,7 +193,7 @@ class Recorder:
 
     def before_activation(self, here, x):
         here["done"] = True
-        self.unit = 1 if getattr(here["layer"], "data_format", "") == "channels_first" else -1
+        self.unit = unit_axis(here["layer"])
         return self.add(here["name"], here["kind"], "", x)
 
     def function(self, name, function, *args, **kwargs):
@@ -213,7 +218,7 @@ class Recorder:
         output = self.call_operation(node, *args, **kwargs)
         if not keras.ops.is_tensor(output):
             return output
-        if name in ACTIVATIONS or name in SPELLED.values() or name in WATCHED:
+        if name in ACTIVATIONS | WATCHED:
             return self.add(node.name, *self.named(name, output), output)
         block = name == "add" and len(args) > 1 and all(getattr(a, "shape", 0) == output.shape for a in args[:2])
         return self.add(node.name, "block" if block else "operation", "" if block else name, output, kept=block)
@@ -230,8 +235,9 @@ class Recorder:
                 row["into"].append(name)
 
     def row(self, name, kind, function, at, kept=True):
-        row = {"name": name, "kind": kind, "function": function, "kept": kept, "into": [], "at": at}
-        return row | {"unit": self.unit}
+        """`at` is the number of the output; a row that is not kept is written only if it is not finite."""
+        row = {"name": name, "kind": kind, "function": function, "into": []}
+        return row | {"at": at, "kept": kept, "unit": self.unit}
 
     def add(self, name, kind, function, output, kept=True):
         """Writes the row down and gives the output in which the gradient can be seen."""
@@ -258,46 +264,60 @@ class Recorder:
             set_keras_mask(h, mask)
         return h
 
-    def unroll(self, patches, here, args, kwargs):
-        """Time step by time step, so that ∂E/∂h_t is seen; the numbers are the same."""
-        layer = here["layer"]
-        x = args[0] if args else next(iter(kwargs.values()))
-        mask = kwargs.get("mask")
-        mask = get_keras_mask(x) if mask is None else mask
+    def over_time(self, patches, here):
+        """Zeros for each state at each time step, as further columns of the input that the cell takes off again."""
+        layer, name = here["layer"], here["name"]
+        cells = getattr(layer.cell, "cells", [layer.cell])
+        sizes = [sum(keras.tree.flatten(getattr(cell, "state_size", 0))) for cell in cells]
+        loop, known = layer.inner_loop, all(isinstance(cell, keras.Layer) for cell in cells)
+
+        def with_zeros(sequences, initial_state, mask, training=False):
+            if not known or getattr(sequences, "ndim", 0) != 3 or not self.may_see(sequences):
+                self.note(f"{name}: its gradient over time was not seen.")
+                return loop(sequences, initial_state, mask, training)
+            at, columns = len(self.outputs), 0
+            self.outputs.append(keras.ops.zeros((*sequences.shape[:2], sum(sizes)), sequences.dtype))
+            zero = self.zero(at, self.outputs[at])
+            zero = self.outputs[at] if zero is None else zero
+            for cell, size in zip(cells, sizes, strict=True):
+                called = name if len(cells) == 1 else f"{name}/{cell.name}"
+                steps = {"name": called, "at": at, "columns": slice(columns, columns + size), "mask": None}
+                self.series.append(steps | {"back": layer.go_backwards})
+                columns += size
+                if mask is not None:
+                    self.series[-1]["mask"] = len(self.masks)
+            if mask is not None:
+                self.masks.append(keras.ops.any(keras.ops.cast(mask, "bool"), axis=0))
+            self.cells[id(layer.cell)] = (cells, sizes)
+            try:
+                return loop(keras.ops.concatenate([sequences, zero], axis=-1), initial_state, mask, training)
+            finally:
+                del self.cells[id(layer.cell)]
+
         patches.enter_context(self.silence())
-        replace(patches, layer, "unroll", True)
+        replace(patches, layer, "inner_loop", with_zeros)
         if hasattr(layer, "use_cudnn"):
             replace(patches, layer, "use_cudnn", False)
-        at = None
-        if mask is not None:
-            at = len(self.masks)
-            self.masks.append(keras.ops.any(keras.ops.cast(mask, "bool"), axis=0))
-        cells = getattr(layer.cell, "cells", [layer.cell])
-        for cell in cells:
-            if not isinstance(cell, keras.Layer):
-                self.note(f"{here['name']}: its cell is no layer; its gradient over time was not seen.")
-                continue
-            name = here["name"] if len(cells) == 1 else f"{here['name']}/{cell.name}"
-            steps = {"name": name, "steps": [], "length": x.shape[1], "mask": at, "back": layer.go_backwards}
-            self.series.append(steps)
-            before = self.cells.get(id(cell))
-            self.cells[id(cell)] = steps["steps"]
-            patches.callback(self.cells.pop if before is None else self.cells.__setitem__, id(cell), before)
+
+    def time_step(self, layer, args, kwargs):
+        """The cell of a recurrent layer is called, or several that are stacked."""
+        cells, sizes = self.cells[id(layer)]
+        x, at = args[0][..., : -sum(sizes)], args[0].shape[-1] - sum(sizes)
+        for cell, size in zip(cells, sizes, strict=True):
+            self.zeros_of[id(cell)] = args[0][..., at : at + size]
+            at += size
+        if cells[0] is layer:
+            return self.cell(layer, (x, *args[1:]), kwargs)
+        return self.call_layer(layer, x, *args[1:], **kwargs)
 
     def cell(self, layer, args, kwargs):
-        """One time step: zeros are added to the output and to each state."""
-        steps, self.cells = self.cells[id(layer)], {}  # what the cell calls is its own
-        try:
-            result = self.call_layer(layer, *args, **kwargs)
-        finally:
-            self.cells = {**self.cells, id(layer): steps}
-        new, at = {}, []
-        for part in keras.tree.flatten(result):
-            if floating(part) and id(part) not in new and self.may_see(part):
-                at.append(len(self.outputs))
-                new[id(part)] = self.plus_zero(part)
-        steps.append(at)
-        return keras.tree.map_structure(lambda part: new.get(id(part), part), result)
+        """The output of a cell is one of its states, so that a zero in the state is one in the output."""
+        output, states = self.call_layer(layer, *args, **kwargs)
+        zero, at, new = self.zeros_of.pop(id(layer)), 0, {}
+        for state in keras.tree.flatten(states):
+            new[id(state)] = state + keras.ops.cast(zero[..., at : at + state.shape[-1]], state.dtype)
+            at += state.shape[-1]
+        return keras.tree.map_structure(lambda part: new.get(id(part), part), (output, states))
 
     @contextlib.contextmanager
     def silence(self):
@@ -317,7 +337,7 @@ class Recorder:
         seen = seen | {"outputs": [array(x) for x in seen["outputs"]]}
         gradients = [None if g is None else array(g) for g in gradients]
         norms = [None if g is None else norm(g) for g in gradients]
-        calls, layers, series = {}, [], self.series
+        calls, layers, time = {}, [], []
         for row in self.rows:
             at, kept, unit = row.pop("at"), row.pop("kept"), row.pop("unit")
             row["into"] = ", ".join(row["into"])
@@ -333,22 +353,24 @@ class Recorder:
             layers.append(row)
         for (name, kind, _), rows in calls.items():
             if kind in WEIGHTED and len(rows) >= 8:  # one layer, called again and again: a loop over time
-                series = [*series, {"name": name, "steps": [[at] for _, at in rows], "length": len(rows), "mask": None}]
+                time.append({"name": name, "gradient": [number(norms[at]) for _, at in rows]})
                 layers = [row for row in layers if row["name"] != name or row["kind"] != kind]
-        time = []
-        for row in series:
-            steps = [[norms[at] for at in step if norms[at] is not None] for step in row["steps"][-row["length"] :]]
+        for row in self.series:
+            g = gradients[row["at"]]
+            steps = range(seen["outputs"][row["at"]].shape[1])
             if row["mask"] is not None:
                 used = keras.ops.convert_to_numpy(seen["masks"][row["mask"]])
-                steps = [step for step, is_used in zip(steps, used[:: -1 if row["back"] else 1], strict=False) if is_used]
-                if len(steps) < len(used):
+                if not used.all():
                     self.note(f"{row['name']}: time steps that are masked in every input of the batch are left out.")
-            time.append({"name": row["name"], "gradient": [number(math.hypot(*step)) for step in steps]})
+                steps = [t for t in steps if used[t]]
+            over = [None if g is None else number(norm(g[:, t, row["columns"]])) for t in steps]
+            time.append({"name": row["name"], "gradient": over[::-1] if row["back"] else over})
         if seen["out_of_range"] is not None and bool(keras.ops.convert_to_numpy(seen["out_of_range"])):
             self.note("The loss takes probabilities and the output has none: add a softmax, or from_logits=True.")
         if self.autocast == "float16" and self.scale in (None, 1.0):
-            self.note("The loss was not scaled; with float16 compile() the model, so that the optimiser's scale is used.")
-        of_weights = {id(v): None if g is None else norm(array(g)) for v, g in zip(self.variables, of_weights, strict=True)}
+            self.note("The loss was not scaled; with float16 compile() the model: its optimiser has the scale.")
+        of_weights = [None if g is None else norm(array(g)) for g in of_weights]
+        of_weights = {id(v): g for v, g in zip(self.variables, of_weights, strict=True)}
         parameters = [
             {
                 "name": v.path,
@@ -370,7 +392,7 @@ class Recorder:
             "classes": self.classes,
             "mode": "train",
             "autocast": self.autocast,
-            "layers": [{k: v if isinstance(v, str | list | int) else number(v) for k, v in row.items()} for row in layers],
+            "layers": [{key: plain(value) for key, value in row.items()} for row in layers],
             "parameters": parameters,
             "time": time,
             "notes": self.notes,
@@ -382,30 +404,28 @@ class Recorder:
 
 def by_jax(recorder, x, y):
     import jax
-    from jax.extend.core import jaxpr_as_fun
 
     def run(differentiated, state, x, y, zeros=True):
         weights, zero = differentiated
         levels = {getattr(leaf, "_trace", None) for leaf in jax.tree.leaves((differentiated, state, x, y))} | {None}
-        return recorder.run(
-            weights, state, x, y, lambda i, _: zero[i] if zeros else None, lambda h: getattr(h, "_trace", None) in levels
-        )
+        zero_of = (lambda i, h: zero[i]) if zeros else (lambda i, h: None)
+        return recorder.run(weights, state, x, y, zero_of, lambda h: getattr(h, "_trace", None) in levels)
 
     weights, state = ([v.value for v in variables] for variables in (recorder.variables, recorder.state))
     shapes = jax.eval_shape(lambda *args: run(*args, zeros=False)[1]["outputs"], (weights, []), state, x, y)
     zeros = [jax.numpy.zeros(shape.shape, shape.dtype) for shape in shapes]
     inputs = ((weights, zeros), state, x, y)
-    graph, shape = jax.make_jaxpr(jax.value_and_grad(run, has_aux=True), return_shape=True)(*inputs)
-    results = jaxpr_as_fun(graph)(*jax.tree.leaves(inputs))
+    traced = jax.jit(jax.value_and_grad(run, has_aux=True)).trace(*inputs)
+    quick = {"xla_backend_optimization_level": 0}  # it runs once: what counts is the time to compile
+    (_, seen), gradients = traced.lower().compile(compiler_options=quick)(*inputs)
     # JAX gives 0 for what is not connected: a 0 that depends on no number that went in
-    reached = set(graph.jaxpr.invars)
-    for equation in graph.jaxpr.eqns:
+    graph = traced.jaxpr.jaxpr
+    reached = set(graph.invars)
+    for equation in graph.eqns:
         if any(not hasattr(v, "val") and v in reached for v in equation.invars):
             reached.update(equation.outvars)
-    connected = [not hasattr(v, "val") and v in reached for v in graph.jaxpr.outvars]
-    structure = jax.tree.structure(shape)
-    (_, seen), gradients = jax.tree.unflatten(structure, results)
-    _, connected = jax.tree.unflatten(structure, connected)
+    connected = [not hasattr(v, "val") and v in reached for v in graph.outvars]
+    _, connected = jax.tree.unflatten(jax.tree.structure(traced.out_info), connected)
     of_weights, of_outputs = (
         [g if is_connected or np.any(array(g)) else None for g, is_connected in zip(*parts, strict=True)]
         for parts in zip(gradients, connected, strict=True)
@@ -450,13 +470,17 @@ def kind_of(layer):
     return ""
 
 
+def unit_axis(layer):
+    return 1 if getattr(layer, "data_format", "") == "channels_first" else -1
+
+
 def layer_function(layer):
     name = type(layer).__name__
     if name == "ReLU":
         return "relu6" if layer.max_value is not None else "leaky_relu" if layer.negative_slope else "relu"
     if hasattr(layer, "activation"):
         return spelled(getattr(layer.activation, "__name__", ""))
-    return spelled(re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
+    return spelled(name)
 
 
 def spelled(name):
@@ -464,7 +488,9 @@ def spelled(name):
 
 
 def replace(patches, owner, name, value):
-    patches.callback(setattr, owner, name, getattr(owner, name))
+    """Until `patches` closes."""
+    own = name in vars(owner)
+    patches.callback(*((setattr, owner, name, getattr(owner, name)) if own else (delattr, owner, name)))
     setattr(owner, name, value)
 
 
@@ -499,7 +525,12 @@ def number(value):
     return value if math.isfinite(value) else str(value)
 
 
+def plain(value):
+    return value if isinstance(value, str | list | int) else number(value)
+
+
 def measure(row, x, unit):
+    """What is known of an output; `unit` is the axis of the channels, 1 or -1."""
     row["shape"], row["nonfinite"] = list(x.shape), nonfinite(x)
     if x.size == 0:
         return

@@ -48,23 +48,31 @@
   const times = (decades) => Math.abs(decades) < 2 ? significant(10 ** decades, 2) : tenTo(decades);
   const printed = (lines) => `<pre><code tabindex="0">${escape(lines)}</code></pre>`;
 
-  /* What to change, and what theory expects of it. */
-  function advice(state, critical, remedy) {
-    const after = remedy && times(remedy.logGradient[0] / LN10);
-    if (skips(state)) {
-      return `<p>Make the branch smaller: with α = 1/√${state.depth} = ${safe(state)} the blocks would multiply the gradient by ${after}.</p>`;
-    }
-    if (normed(state)) {
-      return `<p>${state.bias_variance ? "The norm divides by most of the weights' scale" : "The norm divides the weights' scale out: no initialiser changes this"}. ` +
-        `Skip connections do: with these blocks, α = ${safe(state)}, the gradient at the input would be ${after} times that at the top.</p>` +
-        printed(`PyTorch, Keras, JAX   x = x + ${safe(state)} * linear(activation(norm(x)))`);
-    }
-    if (!critical) return `<p>With this bias no weight variance holds the gradient of ${phi(state.activation).label}: make σ_b² smaller.</p>`;
-    const variance = significant(critical.weightVariance, 4), gain = significant(Math.sqrt(critical.weightVariance), 4);
-    return `<p>The weights that neither shrink nor grow it: σ_w² = ${variance}, a gain of ${gain}.</p>` + printed(
-      `PyTorch  torch.nn.init.normal_(layer.weight, std=${gain} / layer.in_features**0.5)\n` +
-      `Keras    keras.initializers.VarianceScaling(${variance}, "fan_in", "untruncated_normal")\n` +
-      `JAX      jax.nn.initializers.variance_scaling(${variance}, "fan_in", "normal")`);
+  /* What trains, the most useful first: [words, what to set]. */
+  function offers(state) {
+    const plain = { normalisation: none, residual: none, residual_scale: 1, bias_variance: 0 }, blocks = { ...plain, residual: "preactivation" };
+    return [
+      ...state.activation === "sigmoid" ? [["the sigmoid less ½, with σ_w² = 16", { ...plain, activation: "centred_sigmoid", initialiser: custom, weight_variance: 16 }]] : [],
+      ["ReLU with He’s weights", { ...plain, activation: "relu", initialiser: "he" }],
+      ["a norm before each activation, and skips", { ...blocks, normalisation: "layer" }],
+      [`skips, with branches times 1/√${state.depth}`, { ...blocks, residual_scale: safe(state) }],
+    ].map(([words, set]) => [words, { ...state, ...set }]);
+  }
+
+  const link = (state) => "?" + Object.entries(state).map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&amp;");
+  const decadesOf = (found) => found.logGradient[0] / LN10;
+
+  function advice(state, critical, found) {
+    const good = offers(state).map(([words, set], i) => [words, set, decadesOf(found[i])]).filter(([, , decades]) => Math.abs(decades) <= 1.5);
+    const listed = good.map(([words, set, decades]) => `<li><a class="try" href="${link(set)}">Try ${words}</a>: ${times(decades)} of the gradient arrives.</li>`).join("");
+    const own = critical && critical.weightVariance <= 50 && critical.weightVariance;
+    const first = state.activation === "sigmoid" ? 16 : own;
+    const weights = !first || skips(state) || normed(state) ? "" : `<p>${state.activation === "sigmoid" ? "The weights of the first:"
+      : `Or keep ${phi(state.activation).label}, with the weights that neither shrink nor grow it, σ_w² = ${significant(first, 4)}:`}</p>` + printed(
+      `PyTorch  torch.nn.init.normal_(layer.weight, std=${significant(Math.sqrt(first), 4)} / layer.in_features**0.5)\n` +
+      `Keras    keras.initializers.VarianceScaling(${significant(first, 4)}, "fan_in", "untruncated_normal")\n` +
+      `JAX      jax.nn.initializers.variance_scaling(${significant(first, 4)}, "fan_in", "normal")`);
+    return (listed ? `<p>What helps, and what theory expects of it:</p><ol>${listed}</ol>` : "") + weights;
   }
 
   function deaths(state, logGradient) {
@@ -92,16 +100,16 @@
     ],
     changed,
     ask(state) {
-      const remedy = { ...network(state), biasVariance: 0, residual: "preactivation", residualScale: safe(state) };
       return {
         theory: ["meanField", network(state)],
-        ...skips(state) || normed(state) ? { remedy: ["meanField", remedy] }
-          : { critical: ["criticalPoint", { activation: state.activation, biasVariance: state.bias_variance }] },
+        ...Object.fromEntries(offers(state).map(([, set], i) => [`offer${i}`, ["meanField", network(set)]])),
+        ...skips(state) || normed(state) ? {} : { critical: ["criticalPoint", { activation: state.activation, biasVariance: state.bias_variance }] },
         ...trials(state) ? { flow: ["propagate", { ...network(state), trials: trials(state), seed: 0 }] } : {},
       };
     },
-    draw(state, { theory, critical, remedy, flow }) {
-      if (!theory || (critical === undefined && !remedy)) return null;
+    draw(state, { theory, critical, flow, ...answers }) {
+      const found = offers(state).map((_, i) => answers[`offer${i}`]);
+      if (!theory || !found.every(Boolean)) return null;
       const layers = Array.from({ length: state.depth + 1 }, (_, layer) => layer), unit = skips(state) ? "block" : "layer";
       const measured = flow ? flow.logGradient.map((one) => Array.from(one, (x) => x / LN10)) : [];
       const sorted = layers.map((layer) => measured.map((one) => one[layer]).filter(Number.isFinite).sort((a, b) => a - b));
@@ -146,7 +154,7 @@
           (middle === null ? "." : `, median of ${measured.length} networks 10 to the ${middle.toFixed(1)}.`),
         verdict: `<p class="${kind}"><strong>${word}.</strong> ${pace} ${total}${deaths(state, theory.logGradient)}</p>` +
           `<p class="key">Thick line: predicted for infinite width. ${sampled}</p>` +
-          (vanishes || explodes ? advice(state, critical, remedy) : "") +
+          (vanishes || explodes ? advice(state, critical, found) : "") +
           `<details class="code"><summary>The same numbers in Python</summary>${printed(code(state))}</details>`,
         rows: [["Layer", "predicted, log₁₀", "median", "10 %", "90 %"], ...layers.filter((layer) => layer % Math.ceil(state.depth / 10) === 0 || layer === state.depth).map((layer) => [
           layer, predicted[layer].toFixed(3), ...[0.5, 0.1, 0.9].map((share) => sorted[layer].length ? quantile(sorted[layer], share).toFixed(3) : ""),
