@@ -188,7 +188,7 @@ def caption(result):
         f"Sigmoid networks with Xavier initialisation learn handwritten digits (width {result['width']}, SGD). Left: accuracy, mean "
         f"of {result['trials']} networks, with bands from the lowest to the highest; the numbers are hidden layers; dotted: "
         f"guessing. Right: how far each layer of the networks with {result['layers_of']} hidden layers has moved from its initial "
-        "weights. The earlier a layer, the less it moves until the wait is over."
+        "weights. Early on the plateau the earlier a hidden layer, the less it has moved."
     )
 
 
@@ -491,7 +491,7 @@ CLAIMS = [
     Claim(
         "sigmoid-does-learn",
         "Deep sigmoid networks do learn: five layers with weights N(0, 1), or with Adam, and ten with centred units and four times "
-        "Xavier's deviation; what fails in twenty epochs are Xavier weights with plain SGD, without norms and skips.",
+        "Xavier's deviation; what fails in twenty epochs, without norms and skips, are Xavier weights with plain SGD.",
         "belief: sigmoid networks fail to learn, shown at one learning rate and one seed",
         lambda r: f"sigmoid, Xavier: × {r['factor']:.3f} per layer; the step and the weights are free",
         accuracies("sigmoid_xavier_5", "sigmoid_normal_5", "sigmoid_xavier_5_adam", "centred_sigmoid_16_10"),

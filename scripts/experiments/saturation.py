@@ -287,7 +287,7 @@ def numbers(result):
 CLAIMS = [
     Claim(
         "saturation-not-needed",
-        "The slope of a saturated sigmoid is almost zero, but saturation is not what makes the gradient vanish at the start of "
+        "The slope of a saturated sigmoid is almost zero, but the gradient does not need saturation to vanish at the start of "
         "training: it vanishes where no unit is saturated. It can even explode where most units are: at σ_w² = 256 with 79 % "
         "saturated.",
         "note 5.1",

@@ -6,7 +6,8 @@
     record(loss, model, x, y, path="report.json", step=0)  # loss(model, x, y), with a model of Flax NNX
 
 The report holds numbers and names, none of your data or weights. Needs JAX and NumPy alone. The loss is traced and computed
-once, forward and back; neither the parameters nor the model change.
+once, forward and back (a second time with every operation, if something is not finite); parameters and model do not change.
+Not seen: what happens in `cond`, `while_loop` and functions with an own derivative rule, other than named activations.
 """
 
 import functools
@@ -85,18 +86,15 @@ def nonfinite(x):
     return jnp.sum(~jnp.isfinite(x))
 
 
-def statistics(row, x, unit):
+def statistics(row, x):
     """What the report says of an output; the first axis is the batch, the last one the units."""
-    x = jax.lax.stop_gradient(x)
-    found = {"nonfinite": nonfinite(x)}
-    if not row["kept"] or row["kind"] == "carry" or x.size == 0:
+    x = np.asarray(x).astype(np.float64)
+    found = {"nonfinite": np.sum(~np.isfinite(x))}
+    if x.size == 0:
         return found
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if unit is not None:
-        x = jnp.moveaxis(x, unit, -1)
-    found |= {"rms": norm(x) / math.sqrt(x.size), "mean": x.mean()}
+    found |= {"rms": np.sqrt(np.mean(x**2)), "mean": x.mean()}
     if x.ndim > 1 and x.shape[0] > 1:
-        found["deviation"] = norm(x - x.mean(0)) / math.sqrt(x.size) / found["rms"]
+        found["deviation"] = np.sqrt(x.var(0).mean()) / found["rms"]
     if row["kind"] != "activation":
         return found
     function, off = row["function"], x == 0
@@ -106,11 +104,11 @@ def statistics(row, x, unit):
     if function == "relu":
         found["slope"] = 1 - found["zeros"]
     elif function == "sigmoid":
-        found |= {"slope": jnp.mean((x * (1 - x)) ** 2), "saturated": jnp.mean(jnp.abs(x - 0.5) > 0.49)}
+        found |= {"slope": np.mean((x * (1 - x)) ** 2), "saturated": np.mean(np.abs(x - 0.5) > 0.49)}
     elif function == "tanh":
-        found |= {"slope": jnp.mean((1 - x**2) ** 2), "saturated": jnp.mean(jnp.abs(x) > 0.98)}
+        found |= {"slope": np.mean((1 - x**2) ** 2), "saturated": np.mean(np.abs(x) > 0.98)}
     elif function in ("hardtanh", "hardsigmoid", "relu6"):
-        found["saturated"] = jnp.mean((x == x.max()) | (x == x.min()))
+        found["saturated"] = np.mean((x == x.max()) | (x == x.min()))
     return found
 
 
@@ -119,10 +117,10 @@ class Pass:
 
     def __init__(self, owners, batch, everything, taps=None):
         self.owners, self.batch, self.everything, self.taps = owners, batch, everything, taps
-        self.rows, self.slots, self.used, self.notes, self.classes = [], [], {}, [], None
-        self.bit, self.calls, self.trained = len(owners), 0, (1 << len(owners)) - 1
+        self.rows, self.slots, self.used, self.notes, self.classes, self.formats = [], [], {}, [], None, set()
+        self.bit, self.calls, self.trained, self.timed = len(owners), 0, (1 << len(owners)) - 1, False
 
-    def run(self, jaxpr, consts, values, watch=()):
+    def run(self, jaxpr, consts, values, watch=frozenset()):
         """The values of the outputs; those of the variables in `watch` are the state of a loop."""
         known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, values, strict=True))
 
@@ -131,14 +129,18 @@ class Pass:
                 return Value(atom.val, mark=("zero",) if np.ndim(atom.val) == 0 and atom.val == 0 else None)
             return known[atom]
 
+        states = {v for equation in jaxpr.eqns for v in equation.outvars} & set(watch)
+        waiting = set(states)
         for equation in jaxpr.eqns:
             values = [read(atom) for atom in equation.invars]
             outputs, opened = self.compute(equation, values, watch)
-            for variable, output in zip(equation.outvars, outputs, strict=True):
-                if variable in watch and not opened and floating(output.x) and jnp.ndim(output.x):
-                    state = self.add("", "carry", "", output)
-                    output = output._replace(x=state.x, needs=state.needs)
-                known[variable] = output
+            known.update(zip(equation.outvars, outputs, strict=True))
+            last = waiting and waiting <= set(equation.outvars)
+            waiting -= set(equation.outvars)
+            if last and not (opened and states <= set(equation.outvars)):
+                for v in states:  # what comes after the last of them is computed from them
+                    state = self.add("", "carry", "", known[v])
+                    known[v] = known[v]._replace(x=state.x, needs=state.needs)
         return [read(atom) for atom in jaxpr.outvars]
 
     def compute(self, equation, values, watch):
@@ -154,9 +156,10 @@ class Pass:
         if primitive.name in CALLS and name not in ACTIVATIONS:
             consts = [Value(c, data=not self.batch) for c in getattr(inner, "consts", ())]
             inner = getattr(inner, "jaxpr", inner)
-            within = {
-                a for a, b in zip(inner.outvars, equation.outvars, strict=True) if b in watch and type(a) is not Literal
-            }
+            pairs = (
+                zip(inner.outvars, equation.outvars, strict=True) if watch and watch <= set(equation.outvars) else ()
+            )
+            within = {a for a, b in pairs if b in watch and not isinstance(a, Literal)}
             return self.run(inner, consts, values, within), True
         bind = primitive.get_bind_params(parameters)
         functions, bind = bind if isinstance(bind, tuple) else ((), bind)  # the former before JAX 0.9 or so
@@ -298,7 +301,8 @@ class Pass:
         depth = any(v.source is not None for v in others)
         loop |= {"depth": depth, "rows": [], "slot": len(self.slots), "slots": [], "backwards": parameters["reverse"]}
         loop["length"], ends = parameters["length"], []
-        outside = self.rows, self.slots, self.taps
+        outside = self.rows, self.slots, self.taps, self.timed
+        self.timed = self.timed or not depth
 
         def turn(carry, each):
             loop["rows"], loop["slots"] = [], []
@@ -309,7 +313,8 @@ class Pass:
                 if i < carries:
                     v = v._replace(source=None, data=True, needs=v.needs | again)
                 inside[consts + i] = v
-            watch = {v for v in body.jaxpr.outvars[:carries] if type(v) is not Literal}
+            states = (v for v in body.jaxpr.outvars[:carries] if not isinstance(v, Literal))
+            watch = {v for v in states if v.aval.shape and floating(v.aval)}
             ends[:] = self.run(body.jaxpr, [Value(c) for c in body.consts], inside, watch)
             return [v.x for v in ends[:carries]], ([v.x for v in ends[carries:]], measured(loop["rows"]))
 
@@ -317,7 +322,7 @@ class Pass:
         carry, (ys, found) = jax.lax.scan(
             turn, [v.x for v in start], xs, length=parameters["length"], reverse=parameters["reverse"]
         )
-        self.rows, self.slots, self.taps = outside
+        self.rows, self.slots, self.taps, self.timed = outside
         fill(loop["rows"], found)
         self.rows.append(loop)
         self.slots.append(loop)
@@ -333,6 +338,7 @@ class Pass:
 
     def weighted(self, weight, kind, out):
         self.classes, self.calls = None, self.calls + 1
+        self.formats.add(str(out.x.dtype))
         name = self.owner(weight)
         return self.add(name, kind, "", out._replace(layer=(self.calls, name)))
 
@@ -342,7 +348,11 @@ class Pass:
 
     def see(self, row, v):
         row |= {"bit": 1 << self.bit, "into": [], "shape": list(jnp.shape(v.x))}
-        row["stats"] = statistics(row, v.x, v.unit)
+        x = jax.lax.stop_gradient(v.x)
+        if self.timed or not row["kept"] or row["kind"] == "carry":
+            row["stats"] = {"nonfinite": nonfinite(x)}
+        else:
+            row["stats"] = {"x": x if v.unit is None else jnp.moveaxis(x, v.unit, -1)}
         batch = 1 if v.unit == 0 else 0
         row["inputs"] = row["shape"][batch] if len(row["shape"]) > 1 else 1
         self.bit += 1
@@ -409,6 +419,9 @@ def listed(rows, found, gradients, reached, time, index=(), suffix="", looped=Fa
         plain = {key: row[key] for key in ("name", "kind", "function", "shape", "inputs") if key in row}
         plain |= {"name": row["name"] + suffix, "into": ", ".join(row["into"])}
         numbers = {key: np.asarray(value)[index] for key, value in numbers.items()}
+        if "x" in numbers:
+            with np.errstate(all="ignore"):
+                numbers = statistics(row, numbers["x"])
         if row["slot"] is not None and row["bit"] & reached:
             seen = np.asarray(gradients[row["slot"]])[index]
             numbers |= {"gradient": seen[..., 0], "gradient_nonfinite": seen[..., 1]}
@@ -444,7 +457,7 @@ def named(paths, leaves):
     parts = [p[:-1] if len(p) > 1 and p[-1] in ("value", "raw_value") else p for p in parts]
     sizes = [(tuple(p[:-1]), np.ndim(leaf)) for p, leaf in zip(parts, leaves, strict=True)]
     largest = {parent: max(n for p, n in sizes if p == parent) for parent, _ in set(sizes)}
-    alone = [sizes.count((parent, largest[parent])) == 1 for parent, _ in sizes]
+    alone = [largest[parent] < 2 or sizes.count((parent, largest[parent])) == 1 for parent, _ in sizes]
     owners = [".".join(p[:-1] if one and len(p) > 1 else p) for p, one in zip(parts, alone, strict=True)]
     return [".".join(p) for p in parts], owners
 
@@ -458,7 +471,7 @@ def record(loss, params, *batch, path=None, step=None):
     nnx = sys.modules.get("flax.nnx")
     state, merge, mode = None, lambda params, state: params, None
     if nnx is not None and isinstance(params, nnx.Module):
-        modules = [module for _, module in params.iter_modules()]
+        modules = [module for _, module in nnx.iter_modules(params)]
         still = any(getattr(m, a, None) is True for m in modules for a in ("deterministic", "use_running_average"))
         mode = "eval" if still else "train"
         graph, params, state = nnx.split(params, nnx.Param, ...)
@@ -529,7 +542,13 @@ def record(loss, params, *batch, path=None, step=None):
             }
         )
     report = {"version": 1, "framework": f"JAX {jax.__version__}", "step": step, "mode": mode, "loss": number(value)}
-    report |= {"classes": seen.classes, "autocast": "", "scale": None, "notes": sorted(set(seen.notes))}
+    formats = seen.formats & {"float16", "bfloat16"} if any(row["dtype"] == "float32" for row in parameters) else ()
+    report |= {
+        "classes": seen.classes,
+        "autocast": "".join(sorted(formats)[:1]),
+        "scale": None,
+        "notes": sorted(set(seen.notes)),
+    }
     report |= {"layers": layers, "parameters": parameters, "time": time}
     if mode is None:
         del report["mode"]

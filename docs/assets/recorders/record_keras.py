@@ -48,6 +48,8 @@ def record(model, loss, x, y, path=None, *, step=None):
 
     `loss` is what `compile` takes: a loss, a function of (y, prediction) or a name. It is averaged if it is not one number;
     the model's own losses (regularisers) are added. An error in the pass is raised as it is, and no file is written.
+    Seen are layers, nodes of functional models and functions called as `keras.ops.relu`; not seen are operators between
+    tensors (x + y) in code of one's own. A layer of one's own that calls no other layer is one row, a block.
     """
     backend = keras.backend.backend()
     if backend not in PASSES:
@@ -147,10 +149,12 @@ class Recorder:
         self.stack.append(here)
         with contextlib.ExitStack() as patches:
             patches.callback(self.stack.pop)
+            if getattr(layer, "_remat_mode", None) is not None:
+                replace(patches, layer, "_remat_mode", None)  # the same numbers, and they can be seen
             recurrent = isinstance(layer, keras.layers.RNN)
             if recurrent:
                 self.over_time(patches, here)
-            function = getattr(layer, "activation", None)
+            function = vars(layer).get("activation")
             if callable(function) and not isinstance(function, keras.Layer) and not recurrent and kind != "activation":
                 name = spelled(getattr(function, "__name__", ""))
                 if name != "linear":
