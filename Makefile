@@ -40,8 +40,7 @@ torch: $(VENV)/ready  ## add PyTorch to the environment, then run the tests that
 	$(BIN)/python -m pytest tests/pytorch
 
 frameworks: $(VENV)-frameworks/ready  ## set up Keras, JAX, Lightning and Transformers apart, then run the tests that need them
-	KERAS_BACKEND=jax $(VENV)-frameworks/bin/python -m pytest tests/frameworks
-	KERAS_BACKEND=torch $(VENV)-frameworks/bin/python -m pytest tests/frameworks -k keras
+	$(VENV)-frameworks/bin/python -m pytest -n logical --maxprocesses 8 tests/frameworks
 
 site: $(VENV)/ready  ## build the site into site/
 	$(BIN)/mkdocs build --strict

@@ -282,7 +282,8 @@ CLAIMS = [
     Claim(
         "batch-norm-rate",
         "Batch normalisation without skips, over more than three inputs, multiplies the gradient of a wide network by more than 1 per "
-        "layer, with any continuous activation; only with large batches does a straight line keep it. For ReLU the factor is "
+        "layer, with any piecewise smooth activation without jumps; only with large batches does a straight line keep it. For ReLU "
+        "the factor is "
         "√(π/(π−1)) = 1.211 with large batches and more with small ones, whatever the weights.",
         "Yang and others 2019",
         *factors(("ReLU, B = 64", "sizes", 64), ("tanh, B = 16", "activations", "tanh")),

@@ -283,7 +283,7 @@ CLAIMS = [
     ),
     Claim(
         "adam-until-epsilon",
-        "Adam's first step is as large in all layers whose gradients exceed its ε; below that the steps vanish as before.",
+        "Adam's first step is nearly as large in all layers whose gradients exceed its ε; far below that the steps vanish as before.",
         "advice: use Adam",
         lambda r: f"gradients above ε in the upper {r['adam_alive']} of {r['depth']} layers",
         lambda r: (
