@@ -457,23 +457,27 @@ def test_names_sort_alike_in_both_languages(page, names):
 
 
 @pytest.mark.parametrize("form", ["list", "report"])
-def test_200000_rows_take_less_than_a_second_in_the_page(page, form):
-    noise = random.Random(0)
-    many = rows([10 ** noise.gauss(-3, 0.1) for _ in range(200_000)], "blocks.{}.weight")
-    text = json.dumps(
-        many
-        if form == "list"
-        else {"version": 1, "parameters": parameters([1.0] * 9), "layers": layers([1.0] * 200_000)}
-    )
-    page.engine.eval(f"var many = {json.dumps(text)}; 0")
-    kind = page.engine.eval("vgpDiagnose(many).kind")
-    times = []
-    for _ in range(3):
+def test_200000_rows_take_ten_times_as_long_as_20000(page, form):
+    """On a quiet machine half a second; what grows faster than the rows would freeze the page."""
+
+    def written(count):
+        noise = random.Random(0)
+        if form == "list":
+            return json.dumps(rows([10 ** noise.gauss(-3, 0.1) for _ in range(count)], "blocks.{}.weight"))
+        return json.dumps({"version": 1, "parameters": parameters([1.0] * 9), "layers": layers([1.0] * count)})
+
+    def seconds():
         begun = time.process_time()  # of this process with V8's threads: others may want the processor, too
         page.engine.eval("vgpDiagnose(many).kind")
-        times.append(time.process_time() - begun)
-    assert min(times) < 1.0
-    assert kind == diagnose(text)["kind"]
+        return time.process_time() - begun
+
+    least = {}
+    for count in (20_000, 200_000):
+        text = written(count)
+        page.engine.eval(f"var many = {json.dumps(text)}; 0")
+        assert page.engine.eval("vgpDiagnose(many).kind") == diagnose(text)["kind"]
+        least[count] = min(seconds() for _ in range(4))
+    assert least[200_000] < 25 * least[20_000] and least[200_000] < 4.0, least
 
 
 @pytest.mark.parametrize(
