@@ -168,9 +168,8 @@ def pair_moments_at(phi: Activation, log_q: float, apart: float) -> PairMoments:
 
 
 TABLED = 17.0  # up to -TABLED of artanh c pairs are integrated one by one, above they are tabulated
-ALIKE = math.log(
-    1e-8
-)  # of pre-activations: nearer to each other, φ is straight between them but for a share of pairs as small
+# Pre-activations that are nearer to each other than this: φ is straight between them, but for a share of pairs as small.
+ALIKE = math.log(1e-8)
 
 
 def tabled_pair(phi: Activation, log_q: float, apart: float) -> PairMoments:
@@ -178,9 +177,8 @@ def tabled_pair(phi: Activation, log_q: float, apart: float) -> PairMoments:
     t = 0.5 * math.log((2 - apart) / apart) if 0 < apart < 2 else math.inf  # artanh c
     if math.isinf(t) or t <= -TABLED or is_homogeneous(phi):
         return pair_moments(phi, log_q, apart)
-    if (
-        math.log(2 * apart) + max(log_q, 0.0)
-    ) / 2 < ALIKE:  # E (φ - φ)² = E φ′² · 2qa, of which a pair's difference has no digits
+    if (math.log(2 * apart) + max(log_q, 0.0)) / 2 < ALIKE:
+        # E (φ - φ)² = E φ′² · 2qa, of which the difference of a pair has no digits
         at_q = moments(phi, log_q)
         return PairMoments(apart * at_q.slope * math.exp(log_q - at_q.log_value), at_q.slope)
     start = 2 * math.floor(t / 2)
