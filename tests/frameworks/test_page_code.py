@@ -159,3 +159,52 @@ print(found.keys() == {"['w']", "['unused']"}, found["['unused']"], found["['w']
     )
     right, unused, ratio = said.split()
     assert (right, float(unused)) == ("True", 0.0) and float(ratio) == pytest.approx(1, rel=1e-6)
+
+
+GRADIENTS = {  # prints the norm of the gradient of each branch's first matrix, in the order of the blocks
+    "PyTorch": """
+torch.manual_seed(0)
+x, y = torch.randn(64, 64), torch.randint(10, (64,))
+nn.functional.cross_entropy(model(x), y).backward()
+for part in model:
+    if isinstance(part, Block):
+        print(float(part.branch[1].weight.grad.norm()))
+""",
+    "Keras": """
+import jax, jax.numpy as jnp
+x, y = jax.random.normal(jax.random.key(0), (64, 64)), jnp.arange(64) % 10
+start = [v.value for v in model.trainable_variables]
+def loss(values):
+    out, _ = model.stateless_call(values, [v.value for v in model.non_trainable_variables], x)
+    return keras.losses.sparse_categorical_crossentropy(y, out, from_logits=True).mean()
+found = jax.grad(loss)(start)
+inner = [v.path for layer in model.layers if getattr(layer, "activation", None) == keras.activations.relu for v in [layer.kernel]]
+for v, g in zip(model.trainable_variables, found):
+    if v.path in inner:
+        print(float(jnp.linalg.norm(g)))
+""",
+    "JAX (Flax)": """
+import jax, jax.numpy as jnp
+x, y = jax.random.normal(jax.random.key(0), (64, 64)), jnp.arange(64) % 10
+def loss(model):
+    return -jnp.take_along_axis(jax.nn.log_softmax(model(x)), y[:, None], 1).mean()
+found = nnx.grad(loss)(model)
+for i in range(1, 21):
+    print(float(jnp.linalg.norm(found["layers"][i]["inner"]["kernel"][...])))
+""",
+}
+
+
+@pytest.mark.parametrize("tab", GRADIENTS)
+def test_a_block_with_norm_and_skip_passes_the_gradient_through_twenty(tab):
+    for package in {"PyTorch": ["torch"], "Keras": ["keras", "jax"], "JAX (Flax)": ["jax", "flax"]}[tab]:
+        needs(package, f"pip install {package}")
+    text = (PAGES.parent / "fix" / "index.md").read_text().partition("### A block with norm and skip")[2]
+    part = text.partition(f'=== "{tab}"')[2].partition("\n===")[0].replace("\n    ", "\n")
+    code = re.search(r"```python\n(.*?)\n```", part, re.S)[1]
+    gradients = [float(line) for line in run(code + GRADIENTS[tab], KERAS_BACKEND="jax").split()]
+    assert len(gradients) == 20 and min(gradients) > max(gradients) / 10
+    if tab == "PyTorch":  # what it is good for: without norm and skip
+        bare = code.replace("x + self.branch", "self.branch").replace("nn.LayerNorm(width)", "nn.Identity()")
+        gradients = [float(line) for line in run(bare + GRADIENTS[tab]).split()]
+        assert min(gradients) < max(gradients) / 1e6
