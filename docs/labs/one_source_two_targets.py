@@ -5,8 +5,8 @@
 # %% [markdown]
 # # One source, two targets
 #
-# How does one line of Python become code for a processor and for a graphics card, and why do both give the same bits? In
-# this lab you take one activation function, compile it for both, and read what came out. No GPU is needed for that.
+# **Goal:** you take one activation function, compile it for a processor and for a graphics card, and see why both give the same bits.
+# No GPU is needed for that. **Time:** 30 minutes. **You need:** Python with functions and loops; no assembly language.
 #
 # [Download this lab as a notebook](one_source_two_targets.ipynb)
 #
@@ -164,7 +164,28 @@ except RuntimeError as error:
 #
 # ## Exercises
 #
-# 1. Replace `"tanh"` by `"relu"`. Which instructions are left, and why is there no `fma`?
-# 2. Take the first result of `value_and_slope` instead of the second. Which part of the source does the compiler leave out in
-#    either case?
-# 3. Compile for `capability=(7, 5)`, a card of 2018. Does the arithmetic differ?
+# **1.** Replace `"tanh"` by `"relu"`. Which instructions are left, and why is there no `fma`?
+#
+# <details><summary>Solution</summary>
+#
+# A comparison, `setp`, and a choice between 1 and 0, `selp`. The slope of ReLU is one of two numbers: nothing is multiplied and added.
+#
+# </details>
+#
+# **2.** Take the first result of `value_and_slope` instead of the second. Which part of the source does the compiler leave out in
+# either case?
+#
+# <details><summary>Solution</summary>
+#
+# What only the other one needs. For the slope that is the way to $e^{-2|z|} - 1$, which takes more `fma`, and the sign; for the value
+# it is the products that make the slope.
+#
+# </details>
+#
+# **3.** Compile for `capability=(7, 5)`, a card of 2018. Does the arithmetic differ?
+#
+# <details><summary>Solution</summary>
+#
+# No: the same instructions in the same order. This is why cards of different years give the same bits.
+#
+# </details>

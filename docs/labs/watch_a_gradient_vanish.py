@@ -5,10 +5,11 @@
 # %% [markdown]
 # # Watch a gradient vanish
 #
-# How fast does a gradient vanish, and can you stop it by changing one word? In this lab you draw a thousand deep
-# sigmoid networks, look at the gradient at each layer, lay the theory over it, and then try the cures.
+# **Goal:** you draw a thousand deep sigmoid networks, look at the gradient at each layer, lay the theory over it, and then try the
+# cures. **Time:** 20 minutes. **You need:** what a gradient is, a little Python.
 #
-# [Download this lab as a notebook](watch_a_gradient_vanish.ipynb)
+# [Download this lab as a notebook](watch_a_gradient_vanish.ipynb). Cells with `answer = None` are yours: put your answer in place of
+# `None`, run the cell, and it says whether you are right.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,7 +54,44 @@ for activation, initialiser in [("sigmoid", "he"), ("tanh", "xavier"), ("relu", 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Which `weight_variance` keeps the gradient of a leaky ReLU network steady? Guess first, then measure.
-# 2. A sigmoid network with `initialiser="normal"` and width 256 does something that "sigmoid vanishes" does not
-#    foresee. What, and why?
-# 3. Go to depth 100,000. Why is the result finite, although $0.236^{100000}$ is far below the smallest float?
+# **1.** Leaky ReLU has a small slope below zero, here 0.2. Which `weight_variance` keeps the gradient of such a network steady?
+# Guess first, then measure.
+
+# %%
+answer = None
+
+if answer is not None:
+    kept = propagate(Network(50, 256, "leaky_relu(0.2)", weight_variance=answer), trials=200).log_gradient[:, 0]
+    decades = np.median(kept) / np.log(10)
+    other = "larger" if decades < 0 else "smaller"
+    assert abs(decades) < 1, f"Not {answer}: fifty layers multiply the gradient by 10^{decades:.1f}. Try a {other} one."
+    print(f"Right: fifty layers multiply the gradient by 10^{decades:.1f}.")
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Half of the units have the slope 1, the others 0.2. The mean of the squared slopes is (1 + 0.04)/2 = 0.52, and the weights have to
+# make up for it: `answer = 1 / 0.52`, about 1.92.
+#
+# </details>
+#
+# **2.** A sigmoid network with `initialiser="normal"` and width 256 does something that "sigmoid vanishes" does not foresee. Measure
+# it, as above. What is it, and why?
+#
+# <details><summary>Solution</summary>
+#
+# Its gradient *grows* on the way down. The weights are drawn from N(0, 1), so their variance times the number of inputs is 256
+# instead of 1. That makes many slopes small, but it stretches the gradient by more than they shrink it.
+#
+# </details>
+#
+# **3.** Go to depth 100,000. Why is the result finite, although $0.236^{100000}$ is far below the smallest float?
+#
+# <details><summary>Solution</summary>
+#
+# The kernels bring the gradient back to size 1 at each layer, and add up the logarithms of what they divided by. `log_gradient` is a
+# logarithm, and a number such as −140,000 is no trouble for a float.
+#
+# </details>
+#
+# Next: [One source, two targets](one_source_two_targets.py)

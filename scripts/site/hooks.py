@@ -149,6 +149,6 @@ def with_search(output, config):
 def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
-    notebooks.write_downloads(Path(config.docs_dir), site)
+    notebooks.write_downloads(Path(config.docs_dir), site, config.site_url)
     if is_searched(config):
         searching.write(site)

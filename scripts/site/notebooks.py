@@ -1,10 +1,12 @@
 """Lab pages without the half megabyte of styles and scripts that nbconvert puts into each; and the notebook to download."""
 
+import ast
 import hashlib
 import json
 import posixpath
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -12,7 +14,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import jupytext
+import nbformat
 from mkdocs.utils import get_relative_url
+from uv import find_uv_bin
 
 from vgp_kernels.targets import sources
 
@@ -124,12 +128,63 @@ def is_whole(page: Path) -> bool:
         return False
 
 
-def write_downloads(docs: Path, site: Path) -> None:
-    """Each lab as an .ipynb beside its page."""
-    for lab in sorted((docs / "labs").glob("*.py")):
-        target = site / "labs" / f"{lab.stem}.ipynb"
-        target.parent.mkdir(parents=True, exist_ok=True)
+PROJECT = Path(__file__).resolve().parents[2]
+INSTALL = """\
+# What this lab needs and is missing here, as on Colab, Binder or in a bare Jupyter
+import importlib.util
+import subprocess
+import sys
+
+NEEDED = {needed}
+missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)\
+"""
+OF_MODULE = {"sklearn": "scikit-learn"}  # packages of another name than their module
+OF_WHEEL = {"numba", "numpy", "scipy"}  # come with our own
+
+
+def needed(notebook, wheel: str) -> dict[str, str]:
+    """{module: what pip installs for it} of all that the cells import and Python does not bring; of our own the wheel's address."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    modules = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module.partition(".")[0])
+    # IPython runs the cells; what our own package needs comes with it
+    own = {"vgp_kernels": wheel} if "vgp_kernels" in modules else {}
+    others = sorted(modules - sys.stdlib_module_names - {"IPython", "vgp_kernels"} - (OF_WHEEL if own else set()))
+    return own | {module: OF_MODULE.get(module, module) for module in others}
+
+
+def write_downloads(docs: Path, site: Path, address: str) -> None:
+    """Each lab as an .ipynb beside its page, with a first cell that installs what is missing; the kernels as a wheel of the site.
+
+    address: where the site will be, with a slash at its end. Raises ValueError without one.
+    """
+    labs = sorted((docs / "labs").glob("*.py"))
+    if not labs:
+        return
+    if not address:
+        raise ValueError("site_url is empty in mkdocs.yml: the notebooks install the kernels from there")
+    wheel = f"{address.rstrip('/')}/labs/{write_wheel(site / 'labs')}"
+    for lab in labs:
         notebook = jupytext.read(lab)
+        install = nbformat.v4.new_code_cell(INSTALL.format(needed=json.dumps(needed(notebook, wheel))))
+        notebook.cells.insert(1, install)  # below the title
         for number, cell in enumerate(notebook.cells):
             cell.id = f"cell-{number}"  # otherwise drawn at random
-        jupytext.write(notebook, target)
+        jupytext.write(notebook, site / "labs" / f"{lab.stem}.ipynb")
+
+
+def write_wheel(folder: Path) -> str:
+    """The kernels as a wheel in this folder, the same bytes from the same sources; returns its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as built:
+        command = [find_uv_bin(), "build", "--quiet", "--offline", "--wheel", "--out-dir", built, PROJECT]
+        subprocess.run(command, check=True)
+        [wheel] = Path(built).glob("*.whl")
+        shutil.copy(wheel, folder)
+    return wheel.name

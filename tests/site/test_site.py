@@ -50,7 +50,7 @@ class Handler(SimpleHTTPRequestHandler):
         body, kind = path.read_bytes(), self.guess_type(path)
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        if not kind.startswith(("font/", "image/png")):
+        if not kind.startswith(("font/", "image/png")) and path.suffix != ".whl":
             body = gzip.compress(body)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
@@ -177,6 +177,38 @@ def test_another_build_is_the_same_to_the_last_byte(site, tmp_path):
 def test_the_lab_of_two_targets_shows_code_for_a_gpu(toolkit, site):
     folder, _ = site
     assert "fma.rn.f32" in (folder / "labs" / "one_source_two_targets" / "index.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def bare_jupyter(tmp_path_factory):
+    """The programs of an environment that can run notebooks and has nothing of what ours import."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "ipykernel", "nbclient"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        tell = pytest.fail if os.environ.get("VGP_REQUIRE_INDEX") == "1" else pytest.skip
+        tell(f"no package index within reach to install Jupyter from: {done.stderr[-300:]}")
+    return folder / "bin"
+
+
+@pytest.mark.parametrize("lab", sorted((DOCS / "labs").glob("*.py")), ids=lambda lab: lab.stem)
+def test_a_downloaded_lab_runs_in_a_bare_jupyter(bare_jupyter, site, lab, tmp_path):
+    """It installs the kernels from the site that it comes from, and the rest from the index."""
+    folder, _ = site
+    notebook = shutil.copy(folder / "labs" / f"{lab.stem}.ipynb", tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [bare_jupyter / "jupyter", "execute", "--inplace", notebook],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(Path(notebook).read_text())["cells"]
+    assert cells[1]["source"] and "pip" in "".join(cells[1]["source"])
+    assert sum(bool(cell.get("outputs")) for cell in cells) >= 3
 
 
 def test_search_finds_what_people_ask_in_their_words(site):
