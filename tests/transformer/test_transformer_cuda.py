@@ -27,7 +27,7 @@ def job(blocks, width, trials=1, seed=3, lanes=64, **options):
 
 
 JOBS = {  # network, trials, seed, lanes
-    "more networks than blocks": job(2, 4, trials=5, heads=2, norm="pre", activation="gelu", seed=2**63 + 5),
+    "more networks than blocks": job(2, 4, trials=3, heads=2, norm="pre", activation="gelu", seed=2**63 + 5, lanes=32),
     "normals that matrices share": job(3, 3, tokens=2, norm="pre", activation="tanh", token_correlation=0.3),
     "more entries than lanes": job(1, 35, tokens=5, heads=5, ffn_multiple=2, norm="post", activation="silu"),
     "more tokens than lanes": job(1, 4, tokens=67, norm="pre", lanes=32),
