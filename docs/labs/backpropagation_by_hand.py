@@ -103,7 +103,7 @@ target = signals[-1] + generator.standard_normal(100)  # so that the gradient be
 by_signals, by_weights = backward(weights, signals, target)
 lengths = np.array([np.linalg.norm(gradient) for gradient in by_signals])
 
-figure, axes = plt.subplots(figsize=(7, 4))
+figure, axes = plt.subplots(figsize=(6, 3.5))
 axes.semilogy(lengths, "o-", markersize=4)
 axes.set(xlabel="layer (0: input)", ylabel="length of the gradient")
 plt.show()
@@ -136,7 +136,8 @@ if answer is not None:
 #
 # ## Where does the factor come from?
 #
-# It is often said that each layer multiplies by at most 0.25, because this is the largest slope of the sigmoid. Let us look at the two
+# It is often said that each layer multiplies by at most 0.25, because this is the largest slope of the sigmoid. Let us look at
+# the two
 # parts of a layer apart: the slopes, and the weights.
 
 # %%
@@ -200,7 +201,8 @@ print(f"theory for wide layers: {np.exp(mean_field(same).rate):.4f}")
 #
 # <details><summary>Solution</summary>
 #
-# The line in `sigmoid`, and the slope in `backward`: it is 1 where the signal is above 0, so `here * (1 - here)` becomes `(here > 0)`.
+# The line in `sigmoid`, and the slope in `backward`: it is 1 where the signal is above 0, so `here * (1 - here)` becomes `(here
+# > 0)`.
 # Half of the units pass nothing, which halves the squared length. A variance of 2 over the number of inputs doubles it again:
 # `scale=np.sqrt(2)`. Try it: the line is nearly level.
 #
@@ -210,7 +212,8 @@ print(f"theory for wide layers: {np.exp(mean_field(same).rate):.4f}")
 #
 # <details><summary>Solution</summary>
 #
-# The gradient of the weights is what came from above times the signal from below. The signals of sigmoid layers are all near ½, so only
+# The gradient of the weights is what came from above times the signal from below. The signals of sigmoid layers are all near ½,
+# so only
 # what came from above changes from layer to layer.
 #
 # </details>

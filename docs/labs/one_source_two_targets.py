@@ -116,7 +116,8 @@ for word in ("add", "sub", "mul", "fma", "div", "rcp", "sqrt"):
 #
 # A network of one input without norms or skips keeps eight sums, so one thread can have a network to itself. All others keep
 # long vectors, and so does training: there the threads of a block share a network. Two words in the source say how. `mine(n)`
-# deals the entries $0 \dots n-1$ out to the threads, and `together()` lets all of them wait for the last one. On a processor the first
+# deals the entries $0 \dots n-1$ out to the threads, and `together()` lets all of them wait for the last one. On a processor the
+# first
 # is `range(n)` and the second is nothing:
 
 # %%
@@ -168,7 +169,8 @@ except RuntimeError as error:
 #
 # <details><summary>Solution</summary>
 #
-# A comparison, `setp`, and a choice between 1 and 0, `selp`. The slope of ReLU is one of two numbers: nothing is multiplied and added.
+# A comparison, `setp`, and a choice between 1 and 0, `selp`. The slope of ReLU is one of two numbers: nothing is multiplied and
+# added.
 #
 # </details>
 #

@@ -28,7 +28,7 @@ flow.log_gradient.shape
 # %%
 theory = mean_field(network)
 layers = np.arange(network.depth + 1)
-figure, axes = plt.subplots(figsize=(7, 4))
+figure, axes = plt.subplots(figsize=(6, 3.5))
 axes.plot(layers, theory.log_gradient / np.log(10), label="predicted")
 axes.plot(
     layers, flow.log_gradient.mean(axis=0) / np.log(10), "o", markersize=3, label="measured, mean of 1000 networks"
@@ -94,4 +94,4 @@ if answer is not None:
 #
 # </details>
 #
-# Next: [One source, two targets](one_source_two_targets.py)
+# Next: [Rescue a network that does not learn](rescue_a_network.py)
