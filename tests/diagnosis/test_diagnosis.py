@@ -308,6 +308,25 @@ def test_what_is_said_of_a_recorded_network(name, page):
     assert answer["title"] in as_text(answer)
 
 
+def test_a_prediction_is_made_for_plain_layers_alone(page):
+    """0.5 for each layer: a matrix of norm √n and units of which a quarter is on. With a skip another theory holds."""
+    plain = [
+        row
+        for i in range(9)
+        for row in (
+            {**layers([0.5 ** (8 - i)])[0], "name": f"{i}", "shape": [64, 9]},
+            {"name": f"{i}", "kind": "activation", "function": "relu", "slope": 0.25, "rms": 1.0},
+        )
+    ]
+    value = report(layers=plain, parameters=parameters([1.0] * 9, weight=3.0), framework="PyTorch 2.13.0")
+    answer = diagnose(value)
+    assert number(answer, "predicted") == number(answer, "of it, the activation") == 0.5
+    assert number(answer, "of it, the weights") == 1
+    assert same(answer, page(json.dumps(value)))
+    value["layers"].insert(4, {"name": "b", "kind": "block", "rms": 1.0, "gradient": 1.0})
+    assert not any("predicted" in item["label"] for item in diagnose(value)["evidence"])
+
+
 def scaled(value, factor):
     """The same network with a loss `factor` times as large: all gradients grow by it."""
     value = copy.deepcopy(value)

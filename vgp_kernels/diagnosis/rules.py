@@ -133,6 +133,7 @@ def read_layer(row, index):
         "inputs": read_number(row.get("inputs")),
         "gradient": read_number(row.get("gradient")),
         "gradient_nonfinite": read_number(row.get("gradient_nonfinite")),
+        "shape": read_shape(row.get("shape")),
     }
 
 
@@ -1242,45 +1243,90 @@ def few(report, found, rows, values, measured_at):
     )
 
 
+def framework_of(report):
+    """Whose names and shapes these are, and in whose words code is given: "PyTorch", also where it is not said, "Keras" or "JAX"."""
+    name = report["framework"].lower()
+    if "keras" in name:  # before JAX: "Keras 3 on jax"
+        return "Keras"
+    return "JAX" if "jax" in name or "flax" in name else "PyTorch"
+
+
+def owner_of(name):
+    """The name without its last part: the layer "body/dense" of the parameter "body/dense/kernel"."""
+    end = 0
+    at = 0
+    for character in name:
+        if character == "." or character == "/":
+            end = at
+        at = at + 1
+    return name[:end]
+
+
+def matrices_by_layer(report):
+    """{"of " + a layer's name: its one matrix}; a layer with several has none here.
+
+    A layer has the name of its parameters without their last part; in JAX a matrix that has no layer round it is one itself.
+    """
+    found = {}
+    for row in report["parameters"]:
+        if len(row["shape"]) < 2 or not usable(row["weight"]):
+            continue
+        found[f"of {row['name']}"] = row
+        key = f"of {owner_of(row['name'])}"
+        found[key] = None if key in found else row
+    return found
+
+
+def outputs_of(matrix, layer, framework):
+    """How many units the matrix leads to: PyTorch's has them first, the kernels of Keras and JAX last.
+
+    Transposed convolutions and matrices of one's own may have them beside that place: the layer's output tells.
+    """
+    shape = matrix["shape"]
+    usual = shape[0] if framework == "PyTorch" else shape[len(shape) - 1]
+    other = shape[1] if framework == "PyTorch" else shape[len(shape) - 2]
+    return other if other in layer["shape"] and usual not in layer["shape"] else usual
+
+
 def add_theory(report, rows, evidence):
     """What the weights and the recorded slopes of the activations predict: ½ ln(|W|²/n_out · mean φ′²), averaged.
 
-    For independent weights E|Wᵀδ|² = |W|²|δ|²/n_out, and a unit passes on φ′ of it.
+    For independent weights E|Wᵀδ|² = |W|²|δ|²/n_out, and a unit of the layer below passes on φ′ of it.
     """
     if len(rows) < 3 or len(rows) > 2000:
         return
-    sizes = {}
-    for row in report["parameters"]:
-        if len(row["shape"]) > 1 and usable(row["weight"]):
-            size = row["weight"] / math.sqrt(max(row["shape"][0], 1.0))
-            if usable(size):
-                sizes[f"of {row['name']}"] = size
-    total = 0.0
+    framework = framework_of(report)
+    matrix_of = matrices_by_layer(report)
+    slope_of = {}
+    before = {}
+    after = ""
+    for row in report["layers"]:
+        if row["kind"] in WEIGHTED:
+            before[f"of {row['name']}"] = after
+            after = row["name"]
+        elif row["kind"] == "norm" or row["kind"] == "block" or row["kind"] == "attention":
+            return  # a norm, a skip or attention: another theory
+        elif row["kind"] == "activation" and usable(row["slope"]):
+            slope_of[f"of {after}"] = row["slope"]
     count = 0
     weights = 0.0
     slopes = 0.0
-    after = ""
-    slope_of = {}
-    for row in report["layers"]:
-        if row["kind"] in WEIGHTED:
-            after = row["name"]
-        elif row["kind"] == "norm" or row["kind"] == "block" or row["kind"] == "attention":
-            if row["kind"] != "block":
-                return  # a norm, or attention: another theory
-        elif row["kind"] == "activation" and usable(row["slope"]):
-            slope_of[f"of {after}"] = row["slope"]
-    for row in rows[1:]:
-        key = f"of {row['name']}.weight"
-        if key in sizes and f"of {row['name']}" in slope_of:
-            weights = weights + math.log(sizes[key])
-            slopes = slopes + math.log(slope_of[f"of {row['name']}"]) / 2
-            count = count + 1
+    for index in range(1, len(rows)):
+        row = rows[index]
+        key = f"of {row['name']}"
+        below = f"of {rows[index - 1]['name']}"
+        if before[key] == rows[index - 1]["name"] and key in matrix_of and below in slope_of:
+            matrix = matrix_of[key]
+            if matrix is not None:
+                units = max(outputs_of(matrix, row, framework), 1.0)
+                weights = weights + math.log(matrix["weight"]) - math.log(units) / 2
+                slopes = slopes + math.log(slope_of[below]) / 2
+                count = count + 1
     if count < 2 or count < len(rows) - 2:
         return
-    total = (weights + slopes) / count
-    evidence.append(["predicted factor per layer", math.exp(total)])
-    evidence.append(["of it, the weights", math.exp(weights / count)])
-    evidence.append(["of it, the activation’s slope", math.exp(slopes / count)])
+    evidence.append(["predicted factor per layer", power((weights + slopes) / count / math.log(10))])
+    evidence.append(["of it, the weights", power(weights / count / math.log(10))])
+    evidence.append(["of it, the activation’s slope", power(slopes / count / math.log(10))])
 
 
 # The answer
