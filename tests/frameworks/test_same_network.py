@@ -4,6 +4,7 @@ None of the frameworks is among the requirements: what is not installed is skipp
 """
 
 import importlib.util
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -126,8 +127,7 @@ def test_a_convolution_s_units_are_found_in_any_framework():
     """Kernels of 3 × 3 between unlike numbers of channels, the last of them transposed."""
     channels, rng = [3, 8, 24, 6, 16, 10], np.random.default_rng(0)
     kernels = [
-        rng.normal(0, (1 / (9 * m)) ** 0.5, (3, 3, m, n)).astype("float32")
-        for m, n in zip(channels[:-1], channels[1:], strict=True)
+        rng.normal(0, (1 / (9 * m)) ** 0.5, (3, 3, m, n)).astype("float32") for m, n in itertools.pairwise(channels)
     ]
     x, y = rng.normal(size=(4, 12, 12, 3)).astype("float32"), rng.integers(10, size=4)
     passed = [np.linalg.norm(k) / k.shape[3] ** 0.5 for k in kernels]
