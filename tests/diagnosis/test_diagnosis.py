@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgp_kernels.diagnosis import as_text, diagnose
-from vgp_kernels.diagnosis.kinds import KINDS
+from vgp_kernels.diagnosis.kinds import CODE, KINDS
 from vgp_kernels.diagnosis.plain import figures, is_alphabetical, naturally_sorted
 from vgp_kernels.diagnosis.rules import line
 
@@ -325,6 +325,20 @@ def test_a_prediction_is_made_for_plain_layers_alone(page):
     assert same(answer, page(json.dumps(value)))
     value["layers"].insert(4, {"name": "b", "kind": "block", "rms": 1.0, "gradient": 1.0})
     assert not any("predicted" in item["label"] for item in diagnose(value)["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("framework", "whose"),
+    [("PyTorch 2.13.0", "PyTorch"), ("Keras 3.15.0 on jax 0.10.2", "Keras"), ("JAX 0.10.2", "JAX"), (None, "PyTorch")],
+)
+def test_the_code_is_for_the_framework_of_the_report(framework, whose, page):
+    for value, kind, _ in KNOWN.values():
+        value = {**value, **({"framework": framework} if framework else {})}
+        answer = diagnose(value)
+        wanted = KINDS[kind]["code"]
+        assert answer["code"] == (CODE[wanted][whose] if wanted else "")
+        assert all(line in as_text(answer) for line in answer["code"].splitlines())
+        assert same(answer, page(json.dumps(value)))
 
 
 def scaled(value, factor):

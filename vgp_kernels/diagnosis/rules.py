@@ -9,7 +9,7 @@ outputs at their ends and of the number of inputs the size counts.
 
 import math
 
-from vgp_kernels.diagnosis.kinds import KINDS
+from vgp_kernels.diagnosis.kinds import CODE, KINDS
 from vgp_kernels.diagnosis.plain import (
     as_float,
     figures,
@@ -1403,10 +1403,11 @@ def decide(value):
             )
         else:
             found.append(finding("too_few", [], [["layers recorded", recorded]], "certain", "Too little was recorded."))
-    answer = complete(found[0])
+    framework = framework_of(report)
+    answer = complete(found[0], framework)
     answer["also"] = []
     for item in found[1:]:
-        answer["also"].append(complete(item))
+        answer["also"].append(complete(item, framework))
     answer["form"] = report["form"]
     answer["error"] = ""
     answer["rows"] = drawn(report)
@@ -1416,7 +1417,7 @@ def decide(value):
 
 
 def unreadable(sentence):
-    answer = complete(finding("unreadable", [], [], "certain", sentence))
+    answer = complete(finding("unreadable", [], [], "certain", sentence), "")
     answer["error"] = sentence
     answer["also"] = []
     answer["rows"] = []
@@ -1426,8 +1427,8 @@ def unreadable(sentence):
     return answer
 
 
-def complete(item):
-    """The finding with its words."""
+def complete(item, framework):
+    """The finding with its words, and code for the framework."""
     kind = KINDS[item["kind"]]
     evidence = []
     for pair in item["evidence"]:
@@ -1443,7 +1444,7 @@ def complete(item):
         "certainty": item["certainty"],
         "why": item["why"],
         "change": kind["change"],
-        "code": kind["code"],
+        "code": "" if kind["code"] == "" else CODE[kind["code"]][framework],
         "next": kind["next"],
         "page": kind["page"],
     }
