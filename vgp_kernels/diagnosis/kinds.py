@@ -31,7 +31,7 @@ KINDS = {
     "nonfinite_signal": {
         "verdict": "sick",
         "title": "NaN or infinity arises going forward",
-        "change": "Look at this layer’s input. If it was large just before, make weights or inputs smaller or use a wider format; if not, keep this function away from its singular point (a logarithm or a division at 0, a softmax in which all is masked).",
+        "change": "Look at this layer’s input. If it was large just before, make weights or inputs smaller or use a wider format; if not, keep this function away from its singular point (a logarithm or a division at 0, a softmax in which all is masked). Then all is finite; behind a logarithm of units that are mostly off a network may still not learn.",
         "code": "guard",
         "next": "Record again: the first layer that is not finite should be gone.",
         "page": "learn/number-formats",
@@ -239,7 +239,7 @@ KINDS = {
     "vanishing_in_time": {
         "verdict": "sick",
         "title": "The gradient vanishes in time",
-        "change": "Take an LSTM with its forget gate open at the start (bias 2 or more), or a GRU with its update gate closed.",
+        "change": "Take an LSTM with its forget gate open at the start: a bias of ln T keeps a state for about T time steps.",
         "code": "forget",
         "next": "Record again: the total over all time steps should be above a thousandth.",
         "page": "fix/lstm-gru",
@@ -247,7 +247,7 @@ KINDS = {
     "exploding_in_time": {
         "verdict": "sick",
         "title": "The gradient explodes in time",
-        "change": "Draw orthogonal recurrent weights with a gain of 1, and clip the gradient’s norm.",
+        "change": "Draw orthogonal recurrent weights with a gain of 1, and clip the gradient’s norm. This ends the explosion; a plain RNN may still not learn what lies far back: then take an LSTM.",
         "code": "orthogonal",
         "next": "Record again: the factor per time step should be near 1.",
         "page": "fix/recurrent",
@@ -271,7 +271,7 @@ KINDS = {
     "outlier": {
         "verdict": "sick",
         "title": "One layer stands out",
-        "change": "Compare this layer’s initialisation, scale and learning rate with its neighbours’, and make them alike.",
+        "change": "Compare this layer’s initialisation, scale and learning rate with its neighbours’, and make them alike. If the scale is undone behind the layer, Adam may learn as well without this.",
         "code": "compare",
         "next": "Record again: it should lie on its neighbours’ line.",
         "page": "diagnose/symptoms",
@@ -432,9 +432,9 @@ CODE = {
         "JAX": "head.kernel[...] = jax.random.normal(jax.random.key(0), head.kernel.shape) * head.kernel.shape[0] ** -0.5",
     },
     "forget": {
-        "PyTorch": "n = lstm.hidden_size  # the second quarter of each bias is the forget gate’s\ntorch.nn.init.constant_(lstm.bias_hh_l0.data[n : 2 * n], 2.0)",
-        "Keras": "bias = keras.ops.convert_to_numpy(lstm.cell.bias).copy()\nbias[lstm.units : 2 * lstm.units] = 2.0  # the second quarter is the forget gate’s\nlstm.cell.bias.assign(bias)",
-        "JAX": "cell.hf.bias[...] = jnp.full_like(cell.hf.bias[...], 2.0)  # of an nnx.LSTMCell",
+        "PyTorch": "n = lstm.hidden_size  # the second quarter of each bias is the forget gate’s\ntorch.nn.init.constant_(lstm.bias_hh_l0.data[n : 2 * n], math.log(steps))",
+        "Keras": "bias = keras.ops.convert_to_numpy(lstm.cell.bias).copy()\nbias[lstm.units : 2 * lstm.units] = math.log(steps)  # the second quarter is the forget gate’s\nlstm.cell.bias.assign(bias)",
+        "JAX": "cell.hf.bias[...] = jnp.full_like(cell.hf.bias[...], jnp.log(steps))  # of an nnx.LSTMCell",
     },
     "orthogonal": {
         "PyTorch": "torch.nn.init.orthogonal_(rnn.weight_hh_l0)\ntorch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # between backward() and step()",
