@@ -47,7 +47,7 @@ def same(here, there):
 def rounded(answer):
     answer = copy.deepcopy(answer)
     for row in answer["rows"]:
-        for key in ("gradient", "signal"):
+        for key in ("gradient", "signal", "predicted"):
             row[key] = None if row[key] is None else f"{row[key]:.10g}".replace("-0", "0")
     for row in answer["time"]:
         row["gradient"] = [
@@ -322,6 +322,10 @@ def test_a_prediction_is_made_for_plain_layers_alone(page):
     answer = diagnose(value)
     assert number(answer, "predicted") == number(answer, "of it, the activation") == 0.5
     assert number(answer, "of it, the weights") == 1
+    # from the last hidden layer down, exactly as the gradients are; none for the head, whose row is the last
+    drawn = [row["predicted"] for row in answer["rows"]]
+    assert drawn[:-1] == pytest.approx([(8 - i) * math.log10(0.5) for i in range(8)]) and drawn[-1] is None
+    assert "predicted gradient 0.5" in answer["rows"][-2]["text"]
     assert same(answer, page(json.dumps(value)))
     value["layers"].insert(4, {"name": "b", "kind": "block", "rms": 1.0, "gradient": 1.0})
     assert not any("predicted" in item["label"] for item in diagnose(value)["evidence"])

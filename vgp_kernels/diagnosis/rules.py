@@ -1289,8 +1289,9 @@ def outputs_of(matrix, layer, framework):
 
 
 def add_theory(report, rows, evidence):
-    """What the weights and the recorded slopes of the activations predict: ½ ln(|W|²/n_out · mean φ′²), averaged.
+    """What the weights and the recorded slopes of the activations predict: ½ log(|W|²/n_out · mean φ′²), averaged.
 
+    `report["predicted"]` then holds what they predict of ∂E/∂h at each layer, as log₁₀, from the last of the rows down.
     For independent weights E|Wᵀδ|² = |W|²|δ|²/n_out, and a unit of the layer below passes on φ′ of it.
     """
     if len(rows) < 3 or len(rows) > 2000:
@@ -1311,7 +1312,12 @@ def add_theory(report, rows, evidence):
     count = 0
     weights = 0.0
     slopes = 0.0
-    for index in range(1, len(rows)):
+    last = rows[len(rows) - 1]
+    level = math.log10(last["gradient"])
+    predicted = {}
+    predicted[f"of {last['name']}"] = level
+    for down in range(1, len(rows)):
+        index = len(rows) - down
         row = rows[index]
         key = f"of {row['name']}"
         below = f"of {rows[index - 1]['name']}"
@@ -1319,14 +1325,17 @@ def add_theory(report, rows, evidence):
             matrix = matrix_of[key]
             if matrix is not None:
                 units = max(outputs_of(matrix, row, framework), 1.0)
-                weights = weights + math.log(matrix["weight"]) - math.log(units) / 2
-                slopes = slopes + math.log(slope_of[below]) / 2
+                weights = weights + math.log10(matrix["weight"]) - math.log10(units) / 2
+                slopes = slopes + math.log10(slope_of[below]) / 2
                 count = count + 1
+                if count == down:  # an unbroken path from the last layer down
+                    predicted[below] = level + weights + slopes
     if count < 2 or count < len(rows) - 2:
         return
-    evidence.append(["predicted factor per layer", power((weights + slopes) / count / math.log(10))])
-    evidence.append(["of it, the weights", power(weights / count / math.log(10))])
-    evidence.append(["of it, the activation’s slope", power(slopes / count / math.log(10))])
+    report["predicted"] = predicted
+    evidence.append(["predicted factor per layer", power((weights + slopes) / count)])
+    evidence.append(["of it, the weights", power(weights / count)])
+    evidence.append(["of it, the activation’s slope", power(slopes / count)])
 
 
 # The answer
@@ -1381,6 +1390,7 @@ def decide(value):
     if report["error"] != "":
         return unreadable(report["error"])
     report["slope_seen"] = None
+    report["predicted"] = {}
     found = find(report)
     recorded = 0
     for row in report["layers"]:
@@ -1482,7 +1492,7 @@ def remarks(report):
 
 
 def drawn(report):
-    """What the picture shows: a row per layer, with log₁₀ of gradient and signal where they are finite and above 0."""
+    """What the picture shows: a row per layer, with log₁₀ of gradient and signal where they are finite and above 0, and of the prediction."""
     result = []
     chosen = []
     for row in report["layers"]:
@@ -1490,13 +1500,18 @@ def drawn(report):
             chosen.append(row)
     if len(chosen) > 1:
         for row in some(chosen):
+            level = report["predicted"].get(f"of {row['name']}")
+            if level is not None and not is_finite(level):
+                level = None
+            foretold = "" if level is None else f", predicted gradient {figures(power(level))}"
             result.append(
                 {
                     "name": row["name"],
                     "kind": row["kind"],
                     "gradient": decades(row["gradient"]),
                     "signal": decades(row["rms"]),
-                    "text": f"gradient {words(row['gradient'])}, signal {words(row['rms'])}",
+                    "predicted": level,
+                    "text": f"gradient {words(row['gradient'])}, signal {words(row['rms'])}{foretold}",
                 }
             )
         return result
@@ -1514,6 +1529,7 @@ def drawn(report):
                 "kind": "weight",
                 "gradient": ratio,
                 "signal": None,
+                "predicted": None,
                 "text": f"gradient {words(row['gradient'])}, weight {words(row['weight'])}",
             }
         )
