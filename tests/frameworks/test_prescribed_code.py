@@ -75,6 +75,10 @@ class PyTorch:
         )
 
     @staticmethod
+    def without_biases():
+        return torch.nn.Sequential(torch.nn.Linear(400, 300, bias=False))
+
+    @staticmethod
     def layers(model):
         return [layer for layer in model if isinstance(layer, torch.nn.Linear)]
 
@@ -116,6 +120,10 @@ class Keras:
         return model
 
     @staticmethod
+    def without_biases():
+        return keras.Sequential([keras.Input((400,)), keras.layers.Dense(300, use_bias=False)])
+
+    @staticmethod
     def layers(model):
         return model.layers
 
@@ -145,6 +153,10 @@ class Jax:
     @classmethod
     def mlp(cls):
         return nnx.Sequential(cls.layer(20, 200), nnx.relu, cls.layer(200, 300), nnx.relu, cls.layer(300, 10))
+
+    @staticmethod
+    def without_biases():
+        return nnx.Sequential(nnx.Linear(400, 300, use_bias=False, rngs=nnx.Rngs(0)))
 
     @staticmethod
     def layers(model):
@@ -340,6 +352,9 @@ def he_everywhere(side, code, tmp_path):
     run(code, side, model=model)
     for layer, inputs in zip(side.layers(model), (20, 200, 300), strict=True):
         drawn(side, layer, 2 / inputs)
+    model = side.without_biases()
+    run(code, side, model=model)
+    assert side.kernel(side.layers(model)[0]).var() == pytest.approx(2 / 400, rel=0.02)
 
 
 def step(side, code, tmp_path):

@@ -402,9 +402,9 @@ CODE = {
         "JAX": "layer.kernel[...] = jax.nn.initializers.he_normal()(jax.random.key(0), layer.kernel.shape)\nlayer.bias[...] = jnp.zeros_like(layer.bias[...])",
     },
     "he_everywhere": {
-        "PyTorch": 'for layer in model.modules():\n    if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):\n        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # or "tanh", where that is the activation\n        torch.nn.init.zeros_(layer.bias)',
-        "Keras": 'draw = keras.initializers.HeNormal()  # for ReLU; GlorotNormal() for tanh\nfor layer in model.layers:\n    if hasattr(layer, "kernel"):\n        layer.kernel.assign(draw(layer.kernel.shape))\n        layer.bias.assign(keras.ops.zeros(layer.bias.shape))',
-        "JAX": "rngs, draw = nnx.Rngs(0), jax.nn.initializers.he_normal()  # for ReLU; glorot_normal() for tanh\nfor _, layer in nnx.iter_modules(model):\n    if isinstance(layer, nnx.Linear | nnx.Conv):\n        layer.kernel[...] = draw(rngs.params(), layer.kernel.shape)\n        layer.bias[...] = jnp.zeros_like(layer.bias[...])",
+        "PyTorch": 'for layer in model.modules():\n    if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):\n        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # or "tanh", where that is the activation\n        if layer.bias is not None:\n            torch.nn.init.zeros_(layer.bias)',
+        "Keras": 'draw = keras.initializers.HeNormal()  # for ReLU; GlorotNormal() for tanh\nfor layer in model.layers:\n    if hasattr(layer, "kernel"):\n        layer.kernel.assign(draw(layer.kernel.shape))\n        if layer.use_bias:\n            layer.bias.assign(keras.ops.zeros(layer.bias.shape))',
+        "JAX": "rngs, draw = nnx.Rngs(0), jax.nn.initializers.he_normal()  # for ReLU; glorot_normal() for tanh\nfor _, layer in nnx.iter_modules(model):\n    if isinstance(layer, nnx.Linear | nnx.Conv):\n        layer.kernel[...] = draw(rngs.params(), layer.kernel.shape)\n        if layer.bias is not None:\n            layer.bias[...] = jnp.zeros_like(layer.bias[...])",
     },
     "step": {
         "PyTorch": "optimiser.step()",
