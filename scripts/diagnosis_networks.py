@@ -4,11 +4,13 @@
 
 PyTorch is no requirement of the project: pip install torch==2.13.0. Each kind is built by several seeds and sizes. A case is a
 function of (seed, size) that returns (model, loss): `loss()` makes the forward pass. `true` is what should be said; "healthy" means
-that no illness may be named.
+that no illness may be named. Where the illness sits in a layer, `at` gives its name: a list is all that should be named, a set those
+of which one should be. What each change does to the network is trained in diagnosis_cures.py.
 """
 
 import json
 import math
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,10 @@ sys.path.insert(0, str(ROOT / "docs" / "assets" / "recorders"))
 from record_torch import record  # noqa: E402
 
 from vgp_kernels.diagnosis import diagnose  # noqa: E402
+from vgp_kernels.diagnosis.kinds import KINDS  # noqa: E402
 
 RESULT, TABLE = ROOT / "docs" / "assets" / "diagnosis.json", ROOT / "docs" / "assets" / "diagnosis_table.txt"
+CURED = ROOT / "docs" / "assets" / "diagnosis_cures.txt"
 EXAMPLES = ROOT / "docs" / "javascripts" / "doctor.examples.js"
 SHOWN = (  # networks whose reports the page offers
     "sigmoid", "relu_default", "small_weights", "detached", "dead_layer", "sign", "one_softmax", "large_head", "rnn",
@@ -32,14 +36,30 @@ SHOWN = (  # networks whose reports the page offers
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 CASES: list[tuple[str, str, bool, Callable]] = []  # true kind, what it is, whether it is recorded at step 0, builder
+LAYERS: dict[str, Callable] = {}  # by what it is: from the network the names of the layers that should be named
 
 
-def case(true, what, first=True):
+def case(true, what, first=True, at=None):
     def keep(build):
         CASES.append((true, what, first, build))
+        if at is not None:
+            LAYERS[what] = at
         return build
 
     return keep
+
+
+def last(model):
+    return [str(len(model) - 1)]
+
+
+def next_to_last(model):
+    return [str(len(model) - 2)]
+
+
+def within(name):
+    """All parameters of a part of the network."""
+    return lambda model: [key for key, _ in model.named_parameters() if key.startswith(f"{name}.")]
 
 
 def he(model):
@@ -148,12 +168,12 @@ class Cut(nn.Module):
         return self.above(self.below(x).detach())
 
 
-@case("not_connected", "detach() in the middle")
+@case("not_connected", "detach() in the middle", at=within("below"))
 def detached(size):
     return classify(Cut(size))
 
 
-@case("not_connected", "reentrant checkpoint, input without a gradient")
+@case("not_connected", "reentrant checkpoint, input without a gradient", at=within("0"))
 def checkpointed(size):
     model = nn.Sequential(mlp(4 + size, 64, nn.ReLU, classes=20), mlp(4, 64, nn.ReLU))
     x, y = torch.randn(64, 20), torch.randint(10, (64,))
@@ -172,21 +192,21 @@ def frozen(size):
     return model, lambda: F.cross_entropy(model(x), y)
 
 
-@case("zero_weights", "one matrix all 0")
+@case("zero_weights", "one matrix all 0", at=lambda model: ["8.weight"])
 def zero_matrix(size):
     model = he(mlp(6 + 4 * size, 64, nn.ReLU))
     nn.init.zeros_(model[8].weight)
     return classify(model)
 
 
-@case("dead_layer", "one ReLU layer off, by its biases")
+@case("dead_layer", "one ReLU layer off, by its biases", at=lambda model: ["7"])
 def dead_layer(size):
     model = he(mlp(6 + 4 * size, 64, nn.ReLU))
     nn.init.constant_(model[6].bias, -100.0)
     return classify(model)
 
 
-@case("dead_units", "nine of ten units of a layer off")
+@case("dead_units", "nine of ten units of a layer off", at=lambda model: ["7"])
 def dead_units(size):
     model = he(mlp(6 + 4 * size, 100, nn.ReLU))
     model[6].bias.data[:90] = -100.0
@@ -212,7 +232,11 @@ class Sign(nn.Module):
         return torch.sign(x)
 
 
-@case("zero_slope", "sign as an activation")
+@case(
+    "zero_slope",
+    "sign as an activation",
+    at=lambda model: {name for name, m in model.named_modules() if isinstance(m, Sign)},
+)
 def sign(size):
     return classify(mlp(4 + 2 * size, 64, Sign))
 
@@ -222,35 +246,43 @@ class Rounded(nn.Linear):
         return F.linear(x, torch.round(self.weight * 8) / 8, self.bias)
 
 
-@case("zero_slope", "rounded weights, no straight-through estimator")
+@case(
+    "zero_slope",
+    "rounded weights, no straight-through estimator",
+    at=lambda model: {name for name, m in model.named_modules() if isinstance(m, Rounded)},
+)
 def rounded(size):
     return classify(
         nn.Sequential(Rounded(20, 64), nn.ReLU(), *[Rounded(64, 64), nn.ReLU()] * (2 + size), nn.Linear(64, 10))
     )
 
 
-@case("constant_output", "softmax over one output")
+@case("constant_output", "softmax over one output", at=last)
 def one_softmax(size):
     model = nn.Sequential(*mlp(2 + size, 64, nn.ReLU, classes=1), nn.Softmax(dim=1))
-    x, y = torch.randn(64, 20), torch.rand(64, 1)
+    x, y = torch.randn(64, 20), torch.randint(2, (64, 1)).float()
     return model, lambda: F.binary_cross_entropy(model(x), y)
 
 
-@case("softmax_twice", "softmax before the cross-entropy")
+@case("softmax_twice", "softmax before the cross-entropy", at=last)
 def two_softmaxes(size):
     return classify(nn.Sequential(*he(mlp(3 + size, 64, nn.ReLU)), nn.Softmax(dim=1)))
 
 
-@case("saturated", "tanh MLP, inputs of size 100")
+@case(
+    "saturated",
+    "tanh MLP, inputs of size 100",
+    at=lambda model: [name for name, m in model.named_modules() if isinstance(m, nn.Tanh)],
+)
 def large_inputs(size):
     return classify(normal(mlp(4 + size, 64, nn.Tanh), 5.0), scale=100.0)
 
 
-@case("saturated_output", "tanh output, inputs not scaled")
+@case("saturated_output", "tanh output, inputs not scaled", at=last)
 def actor(size):
     model = nn.Sequential(*mlp(2, 128 + 128 * size, nn.ReLU, classes=2), nn.Tanh())
-    x = torch.randn(64, 20) * 200
-    return model, lambda: -(model(x).sum(1) * torch.randn(64)).mean()
+    x, y = torch.randn(64, 20) * 200, torch.rand(64, 2) * 1.6 - 0.8
+    return model, lambda: F.mse_loss(model(x), y)
 
 
 class Language(nn.Module):
@@ -269,11 +301,11 @@ class Language(nn.Module):
 
 def language(size, std=None):
     model = Language(size, std)
-    tokens, next_tokens = torch.randint(1000, (4, 16)), torch.randint(1000, (64,))
-    return model, lambda: F.cross_entropy(model(tokens).flatten(0, 1), next_tokens)
+    x, y = torch.randint(1000, (4, 16)), torch.randint(1000, (64,))
+    return model, lambda: F.cross_entropy(model(x).flatten(0, 1), y)
 
 
-@case("output_scale", "language model, head with deviation 1")
+@case("output_scale", "language model, head with deviation 1", at=lambda model: ["head"])
 def large_head(size):
     return language(size, 1.0)
 
@@ -292,35 +324,37 @@ def sequences(cell, steps):
 
 
 def classify_sequence(model, steps):
-    x, y = torch.randn(32, steps, 4), torch.randint(3, (32,))
+    """What is the largest of three numbers of the first time step?"""
+    x = torch.randn(128, steps, 4)
+    y = x[:, 0, :3].argmax(1)
     return model, lambda: F.cross_entropy(model(x), y)
 
 
-@case("vanishing_in_time", "tanh RNN, default, last step read")
+@case("vanishing_in_time", "tanh RNN, default, last step read", at=lambda model: ["cell"])
 def rnn(size):
     return sequences(nn.RNN(4, 32 + 32 * size, batch_first=True), 60 + 60 * size)
 
 
-@case("vanishing_in_time", "LSTM, default, last of 100 steps read")
+@case("vanishing_in_time", "LSTM, default, last of 100 steps read", at=lambda model: ["cell"])
 def lstm_default(size):
     return sequences(nn.LSTM(4, 32 + 32 * size, batch_first=True), 100)
 
 
-@case("exploding_in_time", "ReLU RNN, recurrent weights twice orthogonal")
+@case("exploding_in_time", "ReLU RNN, recurrent weights twice orthogonal", at=lambda model: ["cell"])
 def rnn_large(size):
     cell = nn.RNN(4, 32 + 32 * size, batch_first=True, nonlinearity="relu")
     nn.init.orthogonal_(cell.weight_hh_l0, 2.0)
     return sequences(cell, 50)
 
 
-@case("nonfinite_weights", "one weight NaN")
+@case("nonfinite_weights", "one weight NaN", at=lambda model: ["2.weight"])
 def bad_weight(size):
     model = he(mlp(4 + size, 64, nn.ReLU))
     model[2].weight.data[0, 0] = math.nan
     return classify(model)
 
 
-@case("nonfinite_input", "NaN in the data")
+@case("nonfinite_input", "NaN in the data", at=lambda model: ["input"])
 def bad_data(size):
     model = he(mlp(4 + size, 64, nn.ReLU))
     x, y = torch.randn(64, 20), torch.randint(10, (64,))
@@ -333,12 +367,12 @@ class LogAtZero(nn.Module):
         return torch.log(torch.relu(x))
 
 
-@case("nonfinite_signal", "logarithm of 0 inside the network")
+@case("nonfinite_signal", "logarithm of 0 inside the network", at=next_to_last)
 def bad_log(size):
     return classify(nn.Sequential(*he(mlp(3 + size, 64, nn.ReLU, classes=64)), LogAtZero(), nn.Linear(64, 10)))
 
 
-@case("nonfinite_signal", "softmax over a row in which all is masked")
+@case("nonfinite_signal", "softmax over a row in which all is masked", at=next_to_last)
 def masked(size):
     class Masked(nn.Module):
         def forward(self, x):
@@ -349,15 +383,15 @@ def masked(size):
     return classify(nn.Sequential(*mlp(3 + size, 64, nn.ReLU, classes=64), Masked(), nn.Linear(64, 10)))
 
 
-@case("nonfinite_gradient", "root at 0 in the loss")
+@case("nonfinite_gradient", "root at 0 in the loss", at=lambda model: ["the loss"])
 def bad_root(size):
     model = he(mlp(3 + size, 64, nn.ReLU, classes=4))
-    x = torch.randn(64, 20)
+    x, y = torch.randn(64, 20), 3 * torch.rand(64)
     x[0] = 0
-    return model, lambda: model(x).square().sum(1).sqrt().mean()
+    return model, lambda: F.mse_loss(model(x).square().sum(1).sqrt(), y)
 
 
-@case("nonfinite_gradient", "where() masks a logarithm at 0")
+@case("nonfinite_gradient", "where() masks a logarithm at 0", at=lambda model: ["the loss"])
 def bad_where(size):
     model = he(mlp(3 + size, 64, nn.ReLU, classes=4))
     x = torch.randn(64, 20)
@@ -369,7 +403,7 @@ def bad_where(size):
     return model, loss
 
 
-@case("outlier", "one layer with weights 10⁵ times as large, undone behind it")
+@case("outlier", "one layer with weights 10⁵ times as large, undone behind it", at=lambda model: ["10.layer"])
 def outlier(size):
     model = he(mlp(12 + 6 * size, 64, nn.ReLU))
 
@@ -652,7 +686,11 @@ def shorter(value):
 
 
 def ask(true, what, first, build, seed, size):
-    """{what, true, said, named, …} for one network."""
+    """{network, true, said, outcome, layer, change, …} for one network.
+
+    `layer`: whether the right layers are named, None where the illness sits in no one; `change`: whether the change is that of
+    the true kind, for a healthy network none.
+    """
     torch.manual_seed(seed)
     model, loss = build(size)
     with record(model, step=0 if first else 100) as recorder:
@@ -680,7 +718,14 @@ def ask(true, what, first, build, seed, size):
         "seed": seed,
         "size": size,
         "outcome": outcome,
+        "layer": layer_is_right(LAYERS[what](model), answer["layers"]) if what in LAYERS else None,
+        "change": outcome == "right" if true == "healthy" else KINDS[answer["kind"]]["code"] == KINDS[true]["code"],
     }
+
+
+def layer_is_right(true, named):
+    """Whether all of a list are named and no others, or one of a set."""
+    return set(named) == set(true) if isinstance(true, list) else len(named) == 1 and named[0] in true
 
 
 def everything(seeds=SEEDS):
@@ -690,21 +735,35 @@ def everything(seeds=SEEDS):
 
 def table(rows):
     """The rows as Markdown: one line per kind of network."""
-    lines = ["| Network | True | Said | Right |", "| :--- | :--- | :--- | ---: |"]
+    lines = ["| Network | True | Said | Right | Layer | Change |", "| :--- | :--- | :--- | ---: | ---: | ---: |"]
     for true, what, _, _ in CASES:
         mine = [row for row in rows if row["network"] == what]
         said = sorted({row["said"].replace("_", " ") for row in mine})
-        right = sum(row["outcome"] == "right" for row in mine)
-        lines.append(f"| {what} | {true.replace('_', ' ')} | {', '.join(said)} | {right} of {len(mine)} |")
+        right, layer, change = (
+            "" if scores[0] is None else f"{sum(scores)} of {len(mine)}"
+            for scores in (
+                [row["outcome"] == "right" for row in mine], [row["layer"] for row in mine], [row["change"] for row in mine]
+            )
+        )  # fmt: skip
+        lines.append(f"| {what} | {true.replace('_', ' ')} | {', '.join(said)} | {right} | {layer} | {change} |")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    found = everything()
-    made_with = {"torch": torch.__version__.split("+")[0], "seeds": list(SEEDS)}
-    lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in found)
-    RESULT.write_text(f'{{\n "made_with": {json.dumps(made_with)},\n "networks": [\n{lines}\n ]\n}}\n')
+    import diagnosis_cures as cures  # which builds these networks
+
+    found, trained = everything(), cures.everything()
+    versions = {"torch": torch.__version__.split("+")[0], "python": platform.python_version()}
+    made_with = versions | {"seeds": list(SEEDS), "command": "python scripts/diagnosis_networks.py"}
+    training = {"seeds": list(cures.SEEDS), "steps": cures.STEPS, "optimiser": f"Adam, rate {cures.RATE}"}
+    parts = {"networks": found, "trained": trained}
+    lines = [f' "made_with": {json.dumps(made_with)}', f' "training": {json.dumps(training)}']
+    for name, rows in parts.items():
+        inner = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
+        lines.append(f' "{name}": [\n{inner}\n ]')
+    RESULT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     TABLE.write_text(table(found))
+    CURED.write_text(cures.table(trained))
     reports = ",\n".join(f"{json.dumps(name)}: {json.dumps(report)}" for name, report in examples().items())
     EXAMPLES.write_text(
         f"// Recorded by scripts/diagnosis_networks.py from small networks.\nconst VGP_EXAMPLES = {{\n{reports}\n}};\n"

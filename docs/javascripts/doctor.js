@@ -111,7 +111,8 @@ const vgpDoctor = (() => {
   }
   const shape = (name, attributes, ...children) => element(name, { ...attributes, svg: true }, ...children);
 
-  /* Curves {label, dash, points: [{name, text, y}]} over a common axis; y is log₁₀ or null. The suspects are marked. */
+  /* Curves {label, dash, points: [{name, text, y}]} over a common axis; y is log₁₀ or null. The suspects are marked. A bare curve
+     has its label beside it in place of points, and is broad, to be seen beneath another. */
   function picture(curves, suspects, axis) {
     const width = 640, height = 280, left = 46, right = 12, top = 10, bottom = 34;
     const ys = curves.flatMap((curve) => curve.points.map((point) => point.y)).filter((y) => y !== null);
@@ -127,9 +128,15 @@ const vgpDoctor = (() => {
       drawing.append(shape("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), stroke: "currentColor", opacity: ".15" }));
       drawing.append(shape("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick).replace("-", "−")));
     }
-    for (const { label, dash, points } of curves) {
+    for (const { label, dash, points, bare } of curves) {
       const path = points.map((point, i) => (point.y === null ? "" : `${x(i).toFixed(1)},${y(point.y).toFixed(1)}`)).filter(Boolean).join(" ");
-      drawing.append(shape("polyline", { points: path, fill: "none", stroke: "currentColor", "stroke-width": "1", opacity: ".5", ...(dash && { "stroke-dasharray": dash }) }));
+      drawing.append(shape("polyline", { points: path, fill: "none", stroke: "currentColor", "stroke-width": bare ? "5" : "1", opacity: bare ? ".4" : ".5", ...(dash && { "stroke-dasharray": dash }) }));
+      if (bare) {
+        const at = points.findIndex((point) => point.y !== null), end = points.findLast((point) => point.y !== null);
+        const aside = end.y > points[at].y ? 18 : -9;  // on the side from which the line moves away
+        drawing.append(shape("text", { class: "predicted", x: x(at), y: y(points[at].y) + aside }, label));
+        continue;
+      }
       points.forEach((point, i) => {
         const suspect = suspects.has(point.name);
         const title = shape("title", {}, `${point.name}: ${point.text}`);
@@ -151,7 +158,9 @@ const vgpDoctor = (() => {
       const curve = (label, key, dash) => ({ label, dash, points: answer.rows.map((row) => ({ name: row.name, text: row.text, y: row[key] })) });
       const curves = [curve(isSignal ? "gradient" : "gradient over weight", "gradient", "")];
       if (isSignal) curves.push(curve("signal", "signal", "3 4"));
-      parts.push(element("p", {}, isSignal ? "Filled points: log₁₀ of the gradient ∂E/∂h at each layer. Rings on a dashed line: log₁₀ of the signal’s size. Empty points on the axis: 0, or no finite number." : "Points: log₁₀ of gradient over weight of each matrix. Empty points on the axis: 0, none, or no finite number."));
+      const isPredicted = answer.rows.some((row) => row.predicted !== null);
+      if (isPredicted) curves.push({ ...curve("predicted", "predicted", "9 5"), bare: true });
+      parts.push(element("p", {}, isSignal ? "Filled points: log₁₀ of the gradient ∂E/∂h at each layer. Rings on a dashed line: log₁₀ of the signal’s size. Empty points on the axis: 0, or no finite number." + (isPredicted ? " The broad dashes without points are no measurement: they are the gradient that weights and slopes predict, from the last of these layers down." : "") : "Points: log₁₀ of gradient over weight of each matrix. Empty points on the axis: 0, none, or no finite number."));
       parts.push(picture(curves, suspects, "layers, input to loss"));
     }
     for (const row of answer.time.slice(0, 4)) {

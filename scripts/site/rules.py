@@ -42,11 +42,12 @@ def write_script() -> None:
 
 def script() -> str:
     """The kinds and the rules as one function: `vgpRules(py)` gives {decide, unreadable}."""
-    kinds = ast.literal_eval(assigned(FOLDER / "kinds.py", "KINDS"))
+    words = {name: ast.literal_eval(assigned(FOLDER / "kinds.py", name)) for name in ("KINDS", "CODE")}
+    constants = "".join(f"const {name} = {json.dumps(value, ensure_ascii=False)};\n" for name, value in words.items())
     body = translate((FOLDER / "rules.py").read_text())
     return (
         "// Translated from vgp_kernels/diagnosis by scripts/site/rules.py: change it there.\n"
-        f"function vgpRules(py) {{\nconst KINDS = {json.dumps(kinds, ensure_ascii=False)};\n{body}\n"
+        f"function vgpRules(py) {{\n{constants}{body}\n"
         "return { decide, unreadable };\n}\n"
     )
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgp_kernels.diagnosis import as_text, diagnose
-from vgp_kernels.diagnosis.kinds import KINDS
+from vgp_kernels.diagnosis.kinds import CODE, KINDS
 from vgp_kernels.diagnosis.plain import figures, is_alphabetical, naturally_sorted
 from vgp_kernels.diagnosis.rules import line
 
@@ -47,7 +47,7 @@ def same(here, there):
 def rounded(answer):
     answer = copy.deepcopy(answer)
     for row in answer["rows"]:
-        for key in ("gradient", "signal"):
+        for key in ("gradient", "signal", "predicted"):
             row[key] = None if row[key] is None else f"{row[key]:.10g}".replace("-0", "0")
     for row in answer["time"]:
         row["gradient"] = [
@@ -306,6 +306,43 @@ def test_what_is_said_of_a_recorded_network(name, page):
     )
     assert same(answer, page(json.dumps(value)))
     assert answer["title"] in as_text(answer)
+
+
+def test_a_prediction_is_made_for_plain_layers_alone(page):
+    """0.5 for each layer: a matrix of norm √n and units of which a quarter is on. With a skip another theory holds."""
+    plain = [
+        row
+        for i in range(9)
+        for row in (
+            {**layers([0.5 ** (8 - i)])[0], "name": f"{i}", "shape": [64, 9]},
+            {"name": f"{i}", "kind": "activation", "function": "relu", "slope": 0.25, "rms": 1.0},
+        )
+    ]
+    value = report(layers=plain, parameters=parameters([1.0] * 9, weight=3.0), framework="PyTorch 2.13.0")
+    answer = diagnose(value)
+    assert number(answer, "predicted") == number(answer, "of it, the activation") == 0.5
+    assert number(answer, "of it, the weights") == 1
+    # from the last hidden layer down, exactly as the gradients are; none for the head, whose row is the last
+    drawn = [row["predicted"] for row in answer["rows"]]
+    assert drawn[:-1] == pytest.approx([(8 - i) * math.log10(0.5) for i in range(8)]) and drawn[-1] is None
+    assert "predicted gradient 0.5" in answer["rows"][-2]["text"]
+    assert same(answer, page(json.dumps(value)))
+    value["layers"].insert(4, {"name": "b", "kind": "block", "rms": 1.0, "gradient": 1.0})
+    assert not any("predicted" in item["label"] for item in diagnose(value)["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("framework", "whose"),
+    [("PyTorch 2.13.0", "PyTorch"), ("Keras 3.15.0 on jax 0.10.2", "Keras"), ("JAX 0.10.2", "JAX"), (None, "PyTorch")],
+)
+def test_the_code_is_for_the_framework_of_the_report(framework, whose, page):
+    for value, kind, _ in KNOWN.values():
+        value = {**value, **({"framework": framework} if framework else {})}
+        answer = diagnose(value)
+        wanted = KINDS[kind]["code"]
+        assert answer["code"] == (CODE[wanted][whose] if wanted else "")
+        assert all(line in as_text(answer) for line in answer["code"].splitlines())
+        assert same(answer, page(json.dumps(value)))
 
 
 def scaled(value, factor):

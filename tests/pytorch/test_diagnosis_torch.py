@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from vgp_kernels.diagnosis import diagnose
+from vgp_kernels.diagnosis.kinds import KINDS
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
+import diagnosis_cures as cures  # noqa: E402
 import diagnosis_networks as networks  # noqa: E402
 from record_torch import record  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+SAVED = json.loads((DOCS / "assets" / "diagnosis.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +173,48 @@ def test_no_healthy_network_is_accused_no_sick_one_cleared_and_nine_of_ten_kinds
     assert [row for row in sick if row["outcome"] == "cleared"] == []
     assert sum(row["outcome"] == "right" for row in sick) >= 0.9 * len(sick)
     assert {row["where"] for row in found if row["true"] == "dead_layer"} == {"7"}  # of model[6], which has the biases
-    saved = json.loads((DOCS / "assets" / "diagnosis.json").read_text())["networks"]
-    kept = {(row["network"], row["size"]): (row["true"], row["said"]) for row in saved if row["seed"] == 0}
-    assert kept == {(row["network"], row["size"]): (row["true"], row["said"]) for row in found}
+    assert [row for row in found if row["layer"] is False] == [] and sum(row["layer"] is True for row in sick) >= 40
+    assert sum(row["change"] for row in sick) >= 0.9 * len(sick) and all(row["change"] for row in healthy)
+    kept = {(row["network"], row["size"]): scores(row) for row in SAVED["networks"] if row["seed"] == 0}
+    assert kept == {(row["network"], row["size"]): scores(row) for row in found}
+
+
+def scores(row):
+    return [row[key] for key in ("true", "said", "layer", "change")]
+
+
+def test_a_wrong_layer_is_counted_as_wrong():
+    assert networks.layer_is_right(["0", "2"], ["2", "0"]) and networks.layer_is_right({"0", "2"}, ["2"])
+    for true, named in (
+        (["0", "2"], ["0"]),
+        (["0"], ["0", "2"]),
+        ({"0", "2"}, ["4"]),
+        ({"0", "2"}, ["0", "2"]),
+        (["0"], []),
+    ):
+        assert not networks.layer_is_right(true, named)
+
+
+ONE_OF_EACH_KIND = {case[0]: case for case in reversed(cures.treated())}.values()
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH_KIND, ids=lambda case: case[3].__name__)
+def test_the_change_helps_where_the_file_says_so(case):
+    row = cures.compare(case, 0)
+    [saved] = [one for one in SAVED["trained"] if (one["network"], one["seed"]) == (case[1], 0)]
+    assert (row["true"], row["change"], cures.helps(row)) == (saved["true"], saved["change"], cures.helps(saved))
+    assert (row["as_it_is"] == "NaN") == (saved["as_it_is"] == "NaN")
+
+
+def test_a_change_that_does_not_help_says_when():
+    """And all that is trained has been trained with at least three seeds, as the page's tables say."""
+    helped = {}
+    for row in SAVED["trained"]:
+        helped.setdefault((row["network"], row["true"]), []).append(cures.helps(row))
+    assert all(len(seeds) >= 3 for seeds in helped.values())
+    assert {network for network, _ in helped} == {case[1] for case in cures.treated()}
+    failed = {kind for (_, kind), seeds in helped.items() if sum(seeds) * 2 < len(seeds)}
+    assert failed == {kind for _, kind in helped if " may " in KINDS[kind]["change"]}
+    assert SAVED["training"]["steps"] == cures.STEPS and SAVED["training"]["seeds"] == list(cures.SEEDS)
+    assert (DOCS / "assets" / "diagnosis_cures.txt").read_text() == cures.table(SAVED["trained"])
+    assert (DOCS / "assets" / "diagnosis_table.txt").read_text() == networks.table(SAVED["networks"])

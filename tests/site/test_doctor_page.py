@@ -60,6 +60,30 @@ def test_an_example_is_diagnosed_by_a_key_as_on_a_terminal(doctor, name):
     assert named[0].startswith(answer["rows"][0]["name"] + ": ")
 
 
+def test_what_is_predicted_is_told_from_what_is_measured(doctor):
+    """A dashed line with its name and no points, along the measured one; none where nothing can be predicted."""
+    doctor.locator("button[data-example=sigmoid]").click()
+    picture = doctor.locator(".diagnosis svg").first
+    dashes = picture.locator("polyline").evaluate_all(
+        "lines => lines.map(line => line.getAttribute('stroke-dasharray'))"
+    )
+    assert len(dashes) == len(set(dashes)) == 3 and dashes[0] is None
+    assert picture.locator("text.predicted").all_text_contents() == ["predicted"]
+    rows = diagnose(EXAMPLES["sigmoid"])["rows"]
+    assert picture.locator("circle").count() == 2 * len(rows)
+    measured, _, predicted = (
+        [tuple(map(float, point.split(","))) for point in line.split()]
+        for line in picture.locator("polyline").evaluate_all("lines => lines.map(line => line.getAttribute('points'))")
+    )
+    heights = dict(measured)
+    assert len(predicted) == sum(row["predicted"] is not None for row in rows) > 10
+    assert all(abs(heights[x] - y) < 20 for x, y in predicted)  # of 280: a decade is about 25
+    assert "no measurement" in doctor.locator(".diagnosis").inner_text()
+    doctor.locator("button[data-example=unet]").click()
+    assert doctor.locator("text.predicted").count() == 0
+    assert "no measurement" not in doctor.locator(".diagnosis").inner_text()
+
+
 def test_names_are_text_and_never_html(doctor):
     name = "<img src=x onerror=console.log(1)>"
     rows = [{"name": f"{name}{i}", "weight": 1, "gradient": 0.2 ** (9 - i)} for i in range(10)]

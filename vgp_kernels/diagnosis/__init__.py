@@ -18,8 +18,9 @@ def diagnose(report: Any) -> dict:
 
     A dictionary: `kind` and `title` (what it is), `verdict` ("sick", "note": odd, perhaps by design, "unknown": cannot be told,
     "healthy": nothing found), `layers` and `where`, `evidence` (labels and numbers), `certainty` ("certain", "likely",
-    "possible") and `why`, `change`, `code`, `next`, `page`; `also`, what else was seen, in the same form; `remarks`, about the
-    reading. Never raises for what a report holds: one that cannot be read has the kind "unreadable" and says why.
+    "possible") and `why`, `change`, `code` (for the framework that the report names, else for PyTorch), `next`, `page`; `also`,
+    what else was seen, in the same form; `remarks`, about the reading. Never raises for what a report holds: one that cannot be
+    read has the kind "unreadable" and says why.
     """
     if isinstance(report, str | bytes):
         try:

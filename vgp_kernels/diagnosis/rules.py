@@ -9,7 +9,7 @@ outputs at their ends and of the number of inputs the size counts.
 
 import math
 
-from vgp_kernels.diagnosis.kinds import KINDS
+from vgp_kernels.diagnosis.kinds import CODE, KINDS
 from vgp_kernels.diagnosis.plain import (
     as_float,
     figures,
@@ -133,6 +133,7 @@ def read_layer(row, index):
         "inputs": read_number(row.get("inputs")),
         "gradient": read_number(row.get("gradient")),
         "gradient_nonfinite": read_number(row.get("gradient_nonfinite")),
+        "shape": read_shape(row.get("shape")),
     }
 
 
@@ -1242,45 +1243,99 @@ def few(report, found, rows, values, measured_at):
     )
 
 
-def add_theory(report, rows, evidence):
-    """What the weights and the recorded slopes of the activations predict: ½ ln(|W|²/n_out · mean φ′²), averaged.
+def framework_of(report):
+    """Whose names and shapes these are, and in whose words code is given: "PyTorch", also where it is not said, "Keras" or "JAX"."""
+    name = report["framework"].lower()
+    if "keras" in name:  # before JAX: "Keras 3 on jax"
+        return "Keras"
+    return "JAX" if "jax" in name or "flax" in name else "PyTorch"
 
-    For independent weights E|Wᵀδ|² = |W|²|δ|²/n_out, and a unit passes on φ′ of it.
+
+def owner_of(name):
+    """The name without its last part: the layer "body/dense" of the parameter "body/dense/kernel"."""
+    end = 0
+    at = 0
+    for character in name:
+        if character == "." or character == "/":
+            end = at
+        at = at + 1
+    return name[:end]
+
+
+def matrices_by_layer(report):
+    """{"of " + a layer's name: its one matrix}; a layer with several has none here.
+
+    A layer has the name of its parameters without their last part; in JAX a matrix that has no layer round it is one itself.
+    """
+    found = {}
+    for row in report["parameters"]:
+        if len(row["shape"]) < 2 or not usable(row["weight"]):
+            continue
+        found[f"of {row['name']}"] = row
+        key = f"of {owner_of(row['name'])}"
+        found[key] = None if key in found else row
+    return found
+
+
+def outputs_of(matrix, layer, framework):
+    """How many units the matrix leads to: PyTorch's has them first, the kernels of Keras and JAX last.
+
+    Transposed convolutions and matrices of one's own may have them beside that place: the layer's output tells.
+    """
+    shape = matrix["shape"]
+    usual = shape[0] if framework == "PyTorch" else shape[len(shape) - 1]
+    other = shape[1] if framework == "PyTorch" else shape[len(shape) - 2]
+    return other if other in layer["shape"] and usual not in layer["shape"] else usual
+
+
+def add_theory(report, rows, evidence):
+    """What the weights and the recorded slopes of the activations predict: ½ log(|W|²/n_out · mean φ′²), averaged.
+
+    `report["predicted"]` then holds what they predict of ∂E/∂h at each layer, as log₁₀, from the last of the rows down.
+    For independent weights E|Wᵀδ|² = |W|²|δ|²/n_out, and a unit of the layer below passes on φ′ of it.
     """
     if len(rows) < 3 or len(rows) > 2000:
         return
-    sizes = {}
-    for row in report["parameters"]:
-        if len(row["shape"]) > 1 and usable(row["weight"]):
-            size = row["weight"] / math.sqrt(max(row["shape"][0], 1.0))
-            if usable(size):
-                sizes[f"of {row['name']}"] = size
-    total = 0.0
+    framework = framework_of(report)
+    matrix_of = matrices_by_layer(report)
+    slope_of = {}
+    before = {}
+    after = ""
+    for row in report["layers"]:
+        if row["kind"] in WEIGHTED:
+            before[f"of {row['name']}"] = after
+            after = row["name"]
+        elif row["kind"] == "norm" or row["kind"] == "block" or row["kind"] == "attention":
+            return  # a norm, a skip or attention: another theory
+        elif row["kind"] == "activation" and usable(row["slope"]):
+            slope_of[f"of {after}"] = row["slope"]
     count = 0
     weights = 0.0
     slopes = 0.0
-    after = ""
-    slope_of = {}
-    for row in report["layers"]:
-        if row["kind"] in WEIGHTED:
-            after = row["name"]
-        elif row["kind"] == "norm" or row["kind"] == "block" or row["kind"] == "attention":
-            if row["kind"] != "block":
-                return  # a norm, or attention: another theory
-        elif row["kind"] == "activation" and usable(row["slope"]):
-            slope_of[f"of {after}"] = row["slope"]
-    for row in rows[1:]:
-        key = f"of {row['name']}.weight"
-        if key in sizes and f"of {row['name']}" in slope_of:
-            weights = weights + math.log(sizes[key])
-            slopes = slopes + math.log(slope_of[f"of {row['name']}"]) / 2
-            count = count + 1
+    last = rows[len(rows) - 1]
+    level = math.log10(last["gradient"])
+    predicted = {}
+    predicted[f"of {last['name']}"] = level
+    for down in range(1, len(rows)):
+        index = len(rows) - down
+        row = rows[index]
+        key = f"of {row['name']}"
+        below = f"of {rows[index - 1]['name']}"
+        if before[key] == rows[index - 1]["name"] and key in matrix_of and below in slope_of:
+            matrix = matrix_of[key]
+            if matrix is not None:
+                units = max(outputs_of(matrix, row, framework), 1.0)
+                weights = weights + math.log10(matrix["weight"]) - math.log10(units) / 2
+                slopes = slopes + math.log10(slope_of[below]) / 2
+                count = count + 1
+                if count == down:  # an unbroken path from the last layer down
+                    predicted[below] = level + weights + slopes
     if count < 2 or count < len(rows) - 2:
         return
-    total = (weights + slopes) / count
-    evidence.append(["predicted factor per layer", math.exp(total)])
-    evidence.append(["of it, the weights", math.exp(weights / count)])
-    evidence.append(["of it, the activation’s slope", math.exp(slopes / count)])
+    report["predicted"] = predicted
+    evidence.append(["predicted factor per layer", power((weights + slopes) / count)])
+    evidence.append(["of it, the weights", power(weights / count)])
+    evidence.append(["of it, the activation’s slope", power(slopes / count)])
 
 
 # The answer
@@ -1335,6 +1390,7 @@ def decide(value):
     if report["error"] != "":
         return unreadable(report["error"])
     report["slope_seen"] = None
+    report["predicted"] = {}
     found = find(report)
     recorded = 0
     for row in report["layers"]:
@@ -1357,10 +1413,11 @@ def decide(value):
             )
         else:
             found.append(finding("too_few", [], [["layers recorded", recorded]], "certain", "Too little was recorded."))
-    answer = complete(found[0])
+    framework = framework_of(report)
+    answer = complete(found[0], framework)
     answer["also"] = []
     for item in found[1:]:
-        answer["also"].append(complete(item))
+        answer["also"].append(complete(item, framework))
     answer["form"] = report["form"]
     answer["error"] = ""
     answer["rows"] = drawn(report)
@@ -1370,7 +1427,7 @@ def decide(value):
 
 
 def unreadable(sentence):
-    answer = complete(finding("unreadable", [], [], "certain", sentence))
+    answer = complete(finding("unreadable", [], [], "certain", sentence), "")
     answer["error"] = sentence
     answer["also"] = []
     answer["rows"] = []
@@ -1380,8 +1437,8 @@ def unreadable(sentence):
     return answer
 
 
-def complete(item):
-    """The finding with its words."""
+def complete(item, framework):
+    """The finding with its words, and code for the framework."""
     kind = KINDS[item["kind"]]
     evidence = []
     for pair in item["evidence"]:
@@ -1397,7 +1454,7 @@ def complete(item):
         "certainty": item["certainty"],
         "why": item["why"],
         "change": kind["change"],
-        "code": kind["code"],
+        "code": "" if kind["code"] == "" else CODE[kind["code"]][framework],
         "next": kind["next"],
         "page": kind["page"],
     }
@@ -1435,7 +1492,7 @@ def remarks(report):
 
 
 def drawn(report):
-    """What the picture shows: a row per layer, with log₁₀ of gradient and signal where they are finite and above 0."""
+    """What the picture shows: a row per layer, with log₁₀ of gradient and signal where they are finite and above 0, and of the prediction."""
     result = []
     chosen = []
     for row in report["layers"]:
@@ -1443,13 +1500,18 @@ def drawn(report):
             chosen.append(row)
     if len(chosen) > 1:
         for row in some(chosen):
+            level = report["predicted"].get(f"of {row['name']}")
+            if level is not None and not is_finite(level):
+                level = None
+            foretold = "" if level is None else f", predicted gradient {figures(power(level))}"
             result.append(
                 {
                     "name": row["name"],
                     "kind": row["kind"],
                     "gradient": decades(row["gradient"]),
                     "signal": decades(row["rms"]),
-                    "text": f"gradient {words(row['gradient'])}, signal {words(row['rms'])}",
+                    "predicted": level,
+                    "text": f"gradient {words(row['gradient'])}, signal {words(row['rms'])}{foretold}",
                 }
             )
         return result
@@ -1467,6 +1529,7 @@ def drawn(report):
                 "kind": "weight",
                 "gradient": ratio,
                 "signal": None,
+                "predicted": None,
                 "text": f"gradient {words(row['gradient'])}, weight {words(row['weight'])}",
             }
         )

@@ -184,7 +184,7 @@ class record(TorchFunctionMode):
             self.last_weighted = kind
             self.add(here if owner is None else owner, kind, "", output)
         elif name in ACTIVATIONS:
-            self.add(here, "activation", name.rstrip("_"), output)
+            self.add(here if self.where else "the loss", "activation", name.rstrip("_"), output)
         elif name in NORMS or name in ATTENTION:
             self.add(here, "norm" if name in NORMS else "attention", "", output)
         elif name in WATCHED and self.where:
