@@ -123,9 +123,14 @@ def test_page_has_a_picture_a_box_questions_and_a_way_deeper(page):
         "needs a drawing or a table"
     )
     assert text.count('!!! abstract "Remember this"') == 1
-    quiz = text.partition("\n## Ask yourself\n")[2].partition("\n## ")[0]
+    assert re.search(r"^## Deeper\n\n- \[.+\]\(\S+\.md\)", text, re.M)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "learn").glob("*.md")), ids=page_name)
+def test_page_asks_questions_and_explains_each_wrong_answer(page):
+    quiz = page.read_text().partition("\n## Ask yourself\n")[2].partition("\n## ")[0]
     questions = re.split(r"^\*\*\d\. ", quiz, flags=re.M)[1:]
-    assert 1 <= len(questions) <= 3
+    assert 2 <= len(questions) <= 3
     for question in questions:
         choices, answer = (
             set(re.findall(r"^- ([A-D])\. ", question, re.M)),
@@ -134,7 +139,6 @@ def test_page_has_a_picture_a_box_questions_and_a_way_deeper(page):
         right = re.search(r"\*\*([A-D])\.?\*\*", answer)
         assert len(choices) >= 2 and right and right[1] in choices
         assert [wrong for wrong in choices - {right[1]} if not re.search(rf"\b{wrong}\b", answer)] == []
-    assert re.search(r"^## Deeper\n\n- \[.+\]\(\S+\.md\)", text, re.M)
 
 
 def test_every_sentence_of_the_note_is_answered():

@@ -160,11 +160,21 @@ def test_page_has_a_description_a_title_and_a_way_on(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_page_is_short(page):
-    text = outside_code(page.read_text())
+    """Without its questions, whose answers are folded."""
+    text = re.sub(r"\n## Ask yourself\n.*?(?=\n## )", "", outside_code(page.read_text()), flags=re.DOTALL)
     formulas = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", text, re.DOTALL)
     assert len(formulas) <= 70
     prose = re.sub(r"\$\$.+?\$\$|\$[^$\n]+\$|<[^>]*>|^\[\^.*$", " ", text, flags=re.DOTALL | re.MULTILINE)
     assert len(re.findall(r"\w[\w’'-]*", prose)) <= 1500
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_each_exercise_has_a_solution(page):
+    part = page.read_text().partition("\n## Exercises\n")[2].partition("\n## ")[0]
+    exercises = len(re.findall(r"^\d+\. ", part, re.M))
+    solutions = len(re.findall(r'^ *\?\?\? success "Solution"$', part, re.M))
+    together = len(re.findall(r"^    \d+\. ", part, re.M))  # one block with the same numbers
+    assert exercises == (together or solutions)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
