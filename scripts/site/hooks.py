@@ -22,6 +22,7 @@ import mathjax  # noqa: E402
 import notebooks  # noqa: E402
 import rules  # noqa: E402
 import searching  # noqa: E402
+import slides  # noqa: E402
 import symbols  # noqa: E402
 from mkdocs.exceptions import Abort  # noqa: E402
 
@@ -124,6 +125,8 @@ def on_page_content(html, page, config, files):
     if page.file.src_uri != "reference/notation.md":  # where the table says it
         html = symbols.page(html)
     html = instruments.page(typesetter().page(html, page.file.src_uri))
+    if page.file.src_uri == slides.PAGE:
+        html = slides.page(html)
     return NOT_SEARCHED.sub(r"\1 data-search-exclude", html)
 
 
