@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 import searching
 import v8
+import yaml
 from axe_playwright_python.base import AXE_SCRIPT
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page
@@ -172,6 +174,16 @@ def test_another_build_is_the_same_to_the_last_byte(site, tmp_path):
     )
     assert len(one) > 100 and one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_what_to_cite_names_the_address_and_the_version(site):
+    folder, address = site
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = yaml.safe_load((folder / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # what the format demands
+    assert (cited["url"], cited["version"]) == (address, version)
+    page = (folder / "teach" / "figures" / "index.html").read_text()
+    assert address in page and f"Version {version}" in page and "SITE_URL" not in page
 
 
 def test_the_lab_of_two_targets_shows_code_for_a_gpu(toolkit, site):
