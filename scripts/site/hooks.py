@@ -16,6 +16,7 @@ PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
 sys.path[:0] = PATHS
 
 import build  # noqa: E402
+import cells  # noqa: E402
 import experiment  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
@@ -116,6 +117,10 @@ def on_build_error(error):
         raise Abort(f"the site cannot be written: {error.filename or 'its folder'}: {error.strerror}")
 
 
+def on_page_markdown(markdown, page, config, files):
+    return cells.page(markdown, page.file.src_uri)
+
+
 def on_page_content(html, page, config, files):
     if notebooks.is_notebook(html):
         html, unresolved = notebooks.resolve_links(notebooks.slim(html), page.file, files)
@@ -149,6 +154,7 @@ def with_search(output, config):
 def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
+    cells.write_engine(site / "assets" / "python")
     notebooks.write_downloads(Path(config.docs_dir), site)
     if is_searched(config):
         searching.write(site)
