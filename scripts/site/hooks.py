@@ -19,6 +19,7 @@ PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
 sys.path[:0] = PATHS
 
 import build  # noqa: E402
+import cells  # noqa: E402
 import experiment  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
@@ -32,7 +33,8 @@ from vgp_kernels.targets import cache  # noqa: E402
 
 # Tables, code, exercises, captions, footnotes, docstrings: half of the words, which every page would fetch with the index
 NOT_SEARCHED = re.compile(
-    r'(<(?:table|pre|details|figcaption)|<h2 id="(?:exercises|ask-yourself)"|<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
+    r'(<(?:table|pre|details|figcaption)|<h2 id="(?:exercises|ask-yourself)"|'
+    r'<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
 )
 
 log = logging.getLogger("mkdocs.hooks.site")  # a warning here fails a strict build
@@ -122,7 +124,10 @@ def on_build_error(error):
 def on_page_markdown(markdown, page, config, files):
     if page.file.src_uri == "teach/figures.md":  # how to cite: where, and which version
         markdown = markdown.replace("SITE_URL", config.site_url).replace("VERSION", version())
-    return markdown
+    try:
+        return cells.page(markdown, page.file.src_uri)
+    except cells.CellError as error:
+        raise Abort(str(error)) from None
 
 
 def version() -> str:
@@ -177,6 +182,7 @@ def with_search(output, config):
 def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
+    cells.write_engine(site / "assets" / "python")
     notebooks.write_downloads(Path(config.docs_dir), site, config.site_url)
     (site / "CITATION.cff").write_text(citation(config))
     if is_searched(config):
