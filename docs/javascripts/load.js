@@ -1,4 +1,4 @@
-/* Loads the instruments, and the diagnosis, where a page has one; other pages pay for these few lines only. */
+/* Loads the instruments, the cells and the diagnosis where a page has them; other pages pay for these few lines only. */
 (() => {
   const base = document.currentScript.src.replace(/[^/]*$/, "");
   const loading = new Map();
@@ -36,6 +36,9 @@
       element.dataset.watched = "";
       near.observe(element);
     }
+    const cells = [...document.querySelectorAll(".cell:not([data-watched])")];
+    for (const cell of cells) cell.dataset.watched = "";
+    if (cells.length) load("cell.js").then(() => cells.forEach((cell) => vgpCell.start(cell, base)));
     const doctor = document.querySelector("#doctor:not([data-watched])");
     if (doctor) {
       doctor.dataset.watched = "";

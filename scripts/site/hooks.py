@@ -9,13 +9,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = [str(ROOT / "scripts"), str(ROOT / "scripts" / "site")]
 sys.path[:0] = PATHS
 
 import build  # noqa: E402
+import cells  # noqa: E402
 import experiment  # noqa: E402
 import instruments  # noqa: E402
 import mathjax  # noqa: E402
@@ -30,7 +34,8 @@ from vgp_kernels.targets import cache  # noqa: E402
 
 # Tables, code, exercises, captions, footnotes, docstrings: half of the words, which every page would fetch with the index
 NOT_SEARCHED = re.compile(
-    r'(<(?:table|pre|details|figcaption)|<h2 id="exercises"|<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
+    r'(<(?:table|pre|details|figcaption)|<h2 id="(?:exercises|ask-yourself)"|'
+    r'<div class="(?:footnote|instrument|doc doc-contents)[^"]*")(?=[ >])'
 )
 
 log = logging.getLogger("mkdocs.hooks.site")  # a warning here fails a strict build
@@ -117,6 +122,34 @@ def on_build_error(error):
         raise Abort(f"the site cannot be written: {error.filename or 'its folder'}: {error.strerror}")
 
 
+def on_page_markdown(markdown, page, config, files):
+    if page.file.src_uri == "teach/figures.md":  # how to cite: where, and which version
+        markdown = markdown.replace("SITE_URL", config.site_url).replace("VERSION", version())
+    try:
+        return cells.page(markdown, page.file.src_uri)
+    except cells.CellError as error:
+        raise Abort(str(error)) from None
+
+
+def version() -> str:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def citation(config) -> str:
+    """What is cited, in the Citation File Format 1.2.0, which is YAML."""
+    fields = {
+        "cff-version": "1.2.0",
+        "message": "If you use the text, the figures or the kernels, please cite them so.",
+        "title": f"{config.site_name}: proved, then measured",
+        "type": "software",
+        "authors": [{"name": "The vgp-kernels authors"}],
+        "version": version(),
+        "url": config.site_url,
+        "license": ["BSD-3-Clause", "CC-BY-4.0"],
+    }
+    return yaml.safe_dump(fields, sort_keys=False)
+
+
 def on_page_content(html, page, config, files):
     if notebooks.is_notebook(html):
         html, unresolved = notebooks.resolve_links(notebooks.slim(html), page.file, files)
@@ -152,6 +185,8 @@ def with_search(output, config):
 def on_post_build(config):
     site = Path(config.site_dir)
     typesetter().write_assets(site / "assets" / "math")
+    cells.write_engine(site / "assets" / "python")
     notebooks.write_downloads(Path(config.docs_dir), site, config.site_url)
+    (site / "CITATION.cff").write_text(citation(config))
     if is_searched(config):
         searching.write(site)

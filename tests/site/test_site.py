@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 import searching
 import v8
+import yaml
 from axe_playwright_python.base import AXE_SCRIPT
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page
@@ -172,6 +174,16 @@ def test_another_build_is_the_same_to_the_last_byte(site, tmp_path):
     )
     assert len(one) > 100 and one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
+
+
+def test_what_to_cite_names_the_address_and_the_version(site):
+    folder, address = site
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = yaml.safe_load((folder / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # what the format demands
+    assert (cited["url"], cited["version"]) == (address, version)
+    page = (folder / "teach" / "figures" / "index.html").read_text()
+    assert address in page and f"Version {version}" in page and "SITE_URL" not in page
 
 
 def test_the_lab_of_two_targets_shows_code_for_a_gpu(toolkit, site):
@@ -341,6 +353,46 @@ def test_the_summary_prints_on_one_sheet_of_a4(browser, site):
         assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
         width, height = map(float, re.search(rb"/MediaBox\s*\[0 0 (\S+) (\S+?)\]", printed).groups())
         assert (width, height) == pytest.approx((595.3, 841.9), abs=1)  # A4 in points: 210 × 297 mm
+
+
+def test_slides_go_on_by_keys_and_print_one_to_a_sheet(browser, site):
+    _, root = site
+    with Visit(browser, root + "teach/slides/", "dark") as visit:
+        page, slides = (
+            visit.page,
+            (DOCS / "teach" / "slides.md").read_text().count("\n---\n") - 2,
+        )  # front matter, last rule
+        assert page.locator(".slide").count() == slides >= 10
+        page.locator(".deck").focus()
+        for key, shown in [("ArrowDown", 1), ("ArrowDown", 2), ("PageDown", 3), ("ArrowUp", 2)]:
+            page.keyboard.press(key)
+            page.wait_for_function(
+                "shown => Math.abs(document.querySelectorAll('.slide')[shown].getBoundingClientRect().top"
+                " - document.querySelector('.deck').getBoundingClientRect().top) < 2",
+                arg=shown,
+            )
+        cut = "[...document.querySelectorAll('.slide')].filter(s => s.scrollHeight > s.clientHeight).map(s => s.innerText)"
+        assert page.evaluate(cut) == []
+        printed = page.pdf(prefer_css_page_size=True)
+        sizes = re.findall(rb"/MediaBox\s*\[0 0 (\S+) (\S+?)\]", printed)
+        assert len(sizes) == slides == len(re.findall(rb"/Type\s*/Page\b", printed))
+        assert [tuple(map(float, size)) for size in sizes] == [
+            pytest.approx((907.1, 510.2), abs=1)
+        ] * slides  # 320 × 180 mm
+        loaded = "[...document.querySelectorAll('.slide img.wide')].every(i => i.complete && i.naturalWidth > 0)"
+        assert page.evaluate(loaded), "a picture is missing on paper"
+        page.emulate_media(media="print")
+        assert page.evaluate(cut) == []
+        assert page.evaluate("getComputedStyle(document.querySelector('.slide img')).colorScheme") == "light"
+
+
+def test_slides_need_no_script(browser, site):
+    _, root = site
+    page = browser.new_page(java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    page.goto(root + "teach/slides/")
+    assert page.locator(".deck > .slide").count() >= 10
+    assert [button for button in page.locator(".scripted").all() if button.is_visible()] == []
+    page.close()
 
 
 def test_search_fetches_its_index_with_the_first_letter_and_finds_what_readers_ask(browser, site):
