@@ -371,6 +371,7 @@ def test_slides_go_on_by_keys_and_print_one_to_a_sheet(browser, site):
                 " - document.querySelector('.deck').getBoundingClientRect().top) < 2",
                 arg=shown,
             )
+            page.wait_for_timeout(300)  # Chromium drops a key while it still scrolls
         cut = "[...document.querySelectorAll('.slide')].filter(s => s.scrollHeight > s.clientHeight).map(s => s.innerText)"
         assert page.evaluate(cut) == []
         printed = page.pdf(prefer_css_page_size=True)
