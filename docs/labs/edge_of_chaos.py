@@ -41,7 +41,7 @@ for v in variances:
         np.exp((gradient[:, 10] - gradient[:, 50]).mean() / 40)
     )  # without the first and the last ten layers
 
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(5.4, 3.2))
 axes.plot(variances, predicted, label="predicted for very wide layers")
 axes.plot(variances, measured, "o", label="measured at width 256, mean of 100 networks")
 axes.axhline(1, color="gray", linewidth=1)
@@ -81,7 +81,7 @@ if answer is not None:
 
 # %%
 edge = critical_point("tanh", 0.05)[0]
-figure, axes = plt.subplots(figsize=(6, 3.5))
+figure, axes = plt.subplots(figsize=(5.4, 3.2))
 for variance in (edge / 2, edge, 2 * edge):
     network = Network(
         60, 256, "tanh", weight_variance=variance, bias_variance=0.05, batch_size=2, input_correlation=0.0
