@@ -518,7 +518,9 @@ def test_scripts_and_kernels_weigh_at_most_60_kilobytes(demo):
     of_doctor = sum(size for name, size in sizes.items() if name.startswith("doctor"))  # fetched on its own page alone
     of_cells = sizes.pop("cell.js") + sizes.pop("cell.worker.js")  # on pages with a cell alone
     of_search = sizes.pop("search.js")  # in place of a worker of 12 kB of the theme, and its index on every page
-    assert sum(sizes.values()) - of_doctor <= 60_000 and of_doctor <= 40_000 and of_search <= 6_000 and of_cells <= 4_000
+    assert (
+        sum(sizes.values()) - of_doctor <= 60_000 and of_doctor <= 40_000 and of_search <= 6_000 and of_cells <= 4_000
+    )
 
 
 def test_an_unknown_instrument_fails_the_build():
