@@ -88,9 +88,8 @@ print(f"chrono, for up to 100 steps: 10^{gradient(longest_memory=100)[0]:.2f} at
 #
 # <details><summary>Solution</summary>
 #
-# Out of the box it forgets as fast. With the same biases it remembers as well, and its gradient does not grow, because its state
-# is an
-# average of old and new.
+# Out of the box it forgets as fast. With large biases it remembers too, though less than the LSTM with the same bias. Its gradient
+# does not grow, because its state is an average of old and new.
 #
 # </details>
 #

@@ -92,7 +92,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Below the edge the two become one within a few layers: nothing that comes after can tell them apart. Above it they stay apart,
+# Below the edge the two become nearly one, here within twenty layers: what comes after can hardly tell them apart. Above it they
+# stay apart,
 # and the
 # gradient explodes. At the edge they come together slowly.
 #

@@ -92,7 +92,8 @@ if answer is not None:
 #
 # ## Five rescues
 #
-# Each of them changes one part of the layer, so that its factor comes near 1. The rates are those that a search over a few values
+# Each of them changes one or two parts of the layer, so that its factor comes near 1. The rates are those that a search over a
+# few values
 # gave for the [page on consequences](../learn/consequences.md).
 
 # %%
@@ -138,7 +139,8 @@ if answer is not None:
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# ReLU or tanh with weights that are too small, `initialiser="standard"`: the signal shrinks on the way up as the gradient does on
+# ReLU or tanh with weights that are too small, `initialiser="standard"`, at the rate 0.05: the signal shrinks on the way up as
+# the gradient does on
 # the way down, so all layers have equally small gradients. Or simply a learning rate that is far too small:
 # `answer = {"learning_rate": 0.0001, "activation": "relu", "initialiser": "he"}`.
 #

@@ -982,7 +982,7 @@ CLAIMS = [
     Claim(
         "tanh-never-settles",
         "The variance of a tanh network with Xavier initialisation does not settle: from layer 100 to layer 400 it falls to about a "
-        "quarter, in narrow networks to less.",
+        "quarter in wide networks, and to less in narrower ones.",
         "belief: with Xavier initialisation tanh settles at a variance of 0.25",
         lambda r: " → ".join(f"{r[f'tanh_variance_{d}']['predicted']:.5f}" for d in (100, 200, 400)),
         lambda r: " → ".join(f"{r[f'tanh_variance_{d}']['measured']:.5f}" for d in (100, 200, 400)),
